@@ -1,0 +1,47 @@
+# `make run` and `make test` do all the set-up that they need, in .venv, and repeat without a network.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# A surrounding environment must not leak into this one.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV PIP_CONSTRAINT PIP_NO_INDEX
+export PYTHONNOUSERSITE := 1
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: run test test-all test-crash test-browser lint clean
+
+run: $(VENV)/installed-train
+	PATH="$(BIN):$$PATH" run
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+test-crash: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m crash
+
+test-browser: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m browser
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy runner train bench tests setup.py
+
+clean:
+	rm -rf $(VENV)
+
+# The stamps hold the checkout's path, because a virtual environment does not outlive a move.
+$(VENV)/installed-train: EXTRAS := train
+$(VENV)/installed-dev: EXTRAS := train,mpl,dev
+$(VENV)/installed-%: setup.py constraints.txt $(VENV)/at-this-path
+	@echo "Installing into $(VENV) (the first time downloads PyTorch: minutes) …"
+	$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(VENV)/at-this-path: FORCE
+	@if [ "$$(cat $@ 2>/dev/null)" != "$(CURDIR)" ]; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with PYTHON=/path/to/python3.11")' && \
+	  $(PYTHON) -m venv --clear $(VENV) && \
+	  printf %s "$(CURDIR)" > $@; fi
+
+FORCE:

@@ -1,0 +1,104 @@
+"""What `run` leaves on the screen at its end: what completed, failed and was skipped, and the results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from runner.model import JobState
+from runner.watch import last_line, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import Console
+
+    from runner.events import Event
+    from runner.model import Trial
+
+_FAILURES_SHOWN = 20
+_RESULTS_SHOWN = 30
+_COLUMNS = {
+    "completed": "green",
+    "skipped": "green",
+    "failed": "red",
+    "blocked": "red",
+    "interrupted": "yellow",
+    "not run": "yellow",
+}
+
+
+def counts_by_stage(final: Iterable[Mapping[str, JobState]], skipped: Mapping[str, int]) -> dict[str, Counter[str]]:
+    """For each stage, how many jobs came to what; `skipped` were finished before."""
+    words = {
+        JobState.COMPLETED: "completed",
+        JobState.FAILED: "failed",
+        JobState.BLOCKED: "blocked",
+        JobState.INTERRUPTED: "interrupted",
+        JobState.PENDING: "not run",
+    }
+    table: dict[str, Counter[str]] = {}
+    for states in final:
+        for stage, state in states.items():
+            table.setdefault(stage, Counter())[words[state]] += 1
+    for stage, count in skipped.items():
+        table[stage]["completed"] -= count
+        table[stage]["skipped"] += count
+    return table
+
+
+def print_counts(console: Console, table: Mapping[str, Counter[str]]) -> None:
+    """The closing table: a row for each stage, a column for each thing that happened."""
+    used = [word for word in _COLUMNS if any(counts[word] for counts in table.values())]
+    view = Table(box=None, pad_edge=False, header_style="bold")
+    view.add_column("stage")
+    for word in used:
+        view.add_column(word, justify="right")
+    for stage, counts in table.items():
+        cells = [Text(f"{counts[word]:,}" if counts[word] else "·", style=_COLUMNS[word]) for word in used]
+        view.add_row(stage, *cells)
+    console.print()
+    console.print(view)
+
+
+def print_failures(console: Console, failures: Sequence[Event]) -> None:
+    """Each failed job with the last line of its log and where the log is."""
+    for event in failures[:_FAILURES_SHOWN]:
+        console.print(Text(f"\nFailed: {event.job.stage}, {event.job.trial.name}", style="red"), soft_wrap=True)
+        console.print(Text(f"  {printable(last_line(event.log)) or '(its log is empty)'}"), soft_wrap=True)
+        console.print(Text(f"  exit code {event.exit_code}, log: {event.log}", style="dim"), soft_wrap=True)
+    if len(failures) > _FAILURES_SHOWN:
+        console.print(f"\n… and {len(failures) - _FAILURES_SHOWN} more that failed.")
+
+
+def print_results(console: Console, trials: Sequence[Trial], output: Path) -> None:
+    """The table of final metrics and the plot of all curves, when any trial wrote a metrics.csv."""
+    directories = [Path(trial.output) for trial in trials]
+    with_metrics = [directory for directory in directories if (directory / "metrics.csv").is_file()]
+    if not with_metrics:
+        return
+    from runner.examine import summary
+
+    results = summary.results_table(with_metrics)
+    view = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for column in results.columns:
+        view.add_column(str(column), justify="right", no_wrap=True)
+    for row in results.head(_RESULTS_SHOWN).itertuples(index=False):
+        view.add_row(*(_cell(value) for value in row))
+    console.print()
+    console.print(view)
+    if len(results) > _RESULTS_SHOWN:
+        console.print(f"… and {len(results) - _RESULTS_SHOWN} more trials.")
+    picture = summary.plot_curves(with_metrics, output / "curves.png")
+    if picture is not None:
+        console.print(Text(f"\nCurves of {len(with_metrics)} trials: {picture}"), soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "" if value is None else str(value)

@@ -1,0 +1,81 @@
+"""Which directory belongs to which trial: a name once given stays, and two trials never share one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from runner import records
+from runner.errors import InputError
+from runner.grid import trial_id
+from runner.naming import with_hash
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.trials import Draft
+    from runner.values import Params
+
+
+class Directories:
+    """The trials' directories under one output directory, read when they are asked for."""
+
+    def __init__(self, output: Path, introduced: Params) -> None:
+        self._output = output
+        self._introduced = introduced
+        self._on_disk, self._files = _entries(output)
+        self._id_of: dict[str, str | None] = {}
+        self._name_of: dict[str, str] | None = None
+
+    def name_of(self, draft: Draft) -> str:
+        """The name of the trial's directory, old or new.
+
+        Raises:
+            InputError: a file has the name that the directory needs.
+        """
+        if draft.preferred_name in self._files:
+            path = self._output / draft.preferred_name
+            raise InputError(f"{path}: a file is in the way of a trial's directory; move it away.")
+        owner = self._owner(draft.preferred_name)
+        if owner == draft.trial_id:
+            return draft.preferred_name
+        known = self._known_names().get(draft.trial_id)
+        if known is not None:
+            return known
+        name = draft.preferred_name
+        if owner is not None:
+            name = with_hash(name, draft.trial_id)
+            if self._owner(name) not in {None, draft.trial_id}:
+                name = draft.trial_id
+        self._id_of[name] = draft.trial_id
+        self._on_disk.add(name)
+        return name
+
+    def _owner(self, name: str) -> str | None:
+        """The id of the trial to which a directory belongs; None for one that does not exist, or holds no trial."""
+        if name not in self._on_disk:
+            return None
+        if name not in self._id_of:
+            param = records.read_param(f"{self._output}/{name}")
+            own = None if param is None else {key: value for key, value in param.items() if not key.startswith("_")}
+            self._id_of[name] = None if own is None else trial_id(own, self._introduced)
+        return self._id_of[name]
+
+    def _known_names(self) -> dict[str, str]:
+        """Every trial on the disk by its id; read once, and only when a trial is not where its name says."""
+        if self._name_of is None:
+            on_disk = sorted(self._on_disk)
+            self._name_of = {owner: name for name in on_disk if (owner := self._owner(name)) is not None}
+        return self._name_of
+
+
+def _entries(output: Path) -> tuple[set[str], set[str]]:
+    """The names of the directories, and those of all else."""
+    directories: set[str] = set()
+    others: set[str] = set()
+    if output.exists():
+        with os.scandir(output) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    (directories if entry.is_dir() else others).add(entry.name)
+    return directories, others

@@ -1,0 +1,109 @@
+"""What a run shows at its end: one table and one picture of its trials."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.examine.metrics import METRICS_FILE, collect_final_values, read_metrics
+from runner.examine.readers import RecordError, natural_key, read_param
+from runner.examine.tables import parameter_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from runner.examine.curves import Curve
+
+# Beyond it a mean may overflow; NaN and infinity aren't drawn either.
+_DRAWN_MAX = 1e100
+_log = logging.getLogger(__name__)
+
+
+def _params(dirs: Iterable[Path]) -> dict[Path, dict[Any, Any]]:
+    params = {}
+    for path in dict.fromkeys(map(Path, dirs)):
+        try:
+            params[path] = read_param(path)
+        except RecordError as error:
+            _log.warning("%s: %s", path, error)
+    return params
+
+
+def _final_values(path: Path) -> dict[str, Any]:
+    values, faults = collect_final_values(path)
+    for fault in faults:
+        _log.warning("%s: %s", path, fault)
+    return values
+
+
+def _rank(value: Any) -> tuple[int, Any, str]:
+    """Return a sort key for values of mixed types: numbers, then text, the missing last."""
+    if isinstance(value, int | float) and value == value:
+        return (0, value, "")
+    return (2, 0, "") if value is None else (1, natural_key(str(value)), "")
+
+
+def results_table(dirs: Sequence[Path]) -> "pd.DataFrame":
+    """Return one row per trial, named by its directory: the parameters that vary, then the final values.
+
+    `seed` is the last of the parameters; the rows are sorted by the parameters from left to right.
+    Directories without a readable `param` are left out.
+    """
+    import pandas as pd
+
+    params = _params(dirs)
+    names = parameter_names(list(params.values()), varying=True)
+    names.sort(key=lambda name: name == "seed")
+    paths = sorted(
+        params, key=lambda path: [*(_rank(params[path].get(name)) for name in names), natural_key(path.name)]
+    )
+    values = [_final_values(path) for path in paths]
+    metrics = list(dict.fromkeys(name for value in values for name in value))
+    rows = [
+        [*map(params[path].get, names), *map(value.get, metrics)] for path, value in zip(paths, values, strict=True)
+    ]
+    index = pd.Index([path.name for path in paths], name="trial", dtype="object")
+    return pd.DataFrame(rows, columns=[*names, *metrics], index=index)
+
+
+def _curve(path: Path, param: dict[Any, Any], metric: str) -> "Curve | None":
+    import numpy as np
+
+    from runner.examine.curves import Curve
+
+    if not (path / METRICS_FILE).is_file():
+        return None
+    try:
+        frame = read_metrics(path)
+    except (ValueError, OSError) as error:
+        _log.warning("%s: %s", path / METRICS_FILE, error)
+        return None
+    columns = {}
+    for name in (metric, "lr"):
+        if name not in frame or "step" not in frame or frame[name].dtype.kind not in "iuf":
+            columns[name] = np.empty((0, 2))
+            continue
+        points = frame[["step", name]].to_numpy(dtype=float)
+        columns[name] = points[(np.abs(points) < _DRAWN_MAX).all(axis=1)]
+    if not len(columns[metric]):
+        return None
+    return Curve(param, *columns[metric].T, *columns["lr"].T)
+
+
+def plot_curves(dirs: Sequence[Path], target: Path, metric: str = "loss") -> Path | None:
+    """Draw the trials' curves of one column of metrics.csv into the PNG file `target`, and return it.
+
+    Trials that differ only in `seed` are one line, their mean, in a band from the lowest to the highest.
+    Returns None, and writes nothing, where no trial has such a column.
+    """
+    params = _params(dirs)
+    params = dict(sorted(params.items(), key=lambda item: natural_key(item[0].name)))
+    found = [_curve(path, param, metric) for path, param in params.items()]
+    curves = [curve for curve in found if curve is not None]
+    if not curves:
+        return None
+    from runner.examine.curves import group_by_seed
+    from runner.examine.plots import draw
+
+    draw(group_by_seed(curves), metric, Path(target))
+    return Path(target)

@@ -1,0 +1,56 @@
+"""Which columns a table of experiments has, and how its rows are printed."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+
+def identity(value: Any) -> Hashable:
+    """Return what two values share only if they are the same parameter value.
+
+    1, 1.0, True and "1" are four values; a NaN equals itself; lists and mappings are compared by content.
+    """
+    if isinstance(value, Mapping):
+        entries = [(repr(identity(key)), identity(entry)) for key, entry in value.items()]
+        return ("mapping", tuple(sorted(entries, key=lambda entry: entry[0])))
+    if isinstance(value, list | tuple):
+        return ("sequence", tuple(identity(entry) for entry in value))
+    return (type(value).__name__, repr(value))
+
+
+def is_private(key: Any) -> bool:
+    """Return whether a key of `param` is the runner's own (`_name`, `_time`, …)."""
+    return isinstance(key, str) and key.startswith("_")
+
+
+def ordered(keys: Iterable[Any]) -> list[Any]:
+    """Return the distinct keys sorted, by their text where they can't be compared."""
+    distinct = list(dict.fromkeys(keys))
+    try:
+        return sorted(distinct)
+    except TypeError:
+        return sorted(distinct, key=str)
+
+
+def parameter_names(params: Sequence[Mapping[Any, Any]], varying: bool = False) -> list[Any]:
+    """Return the sorted names of the parameters; with `varying`, of those that tell the trials apart.
+
+    A parameter that only some of the trials have varies.
+    """
+    names = ordered(key for param in params for key in param if not is_private(key))
+    if not varying:
+        return names
+    return [name for name in names if _varies(name, params)]
+
+
+def _varies(name: Any, params: Sequence[Mapping[Any, Any]]) -> bool:
+    seen = {identity(param[name]) if name in param else None for param in params}
+    return len(seen) > 1
+
+
+def print_rows(headers: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table as tab-separated lines; tabs and line ends within a value are written as \\t and \\n."""
+    for row in [headers, *rows]:
+        print("\t".join(str(cell).translate(_TSV_ESCAPES) for cell in row))
+
+
+_TSV_ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})

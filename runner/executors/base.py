@@ -1,0 +1,51 @@
+"""The contract of an executor: it starts attempts, tells when they end, and signals them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.process import ExitRecord
+    from runner.records import Record
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What an executor needs to start one attempt."""
+
+    command: str
+    exit_record: ExitRecord
+    log_path: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An attempt that is over; `exit_code` is None when only its records can tell it."""
+
+    native_id: int
+    exit_code: int | None = None
+    cpu_s: float | None = None
+    peak_rss_mib: float | None = None
+
+
+class Executor(Protocol):
+    """Starts and watches attempts. Ids are the executor's own, unique while the attempt lives."""
+
+    def start(self, launch: Launch) -> tuple[int, Record]:
+        """Starts an attempt; returns its native id and what it takes to find it again."""
+
+    def adopt(self, process: Record | None, exit_record: ExitRecord) -> int | None:
+        """Watches an attempt that an earlier daemon started; None when it lives no more."""
+
+    def wait(self, timeout_s: float | None) -> list[Ended]:
+        """Blocks until an attempt ends, a signal comes or the time is up; the ended ones are forgotten."""
+
+    def signal(self, native_id: int, number: int) -> None:
+        """Sends a signal to every process of an attempt."""
+
+    def close(self) -> None:
+        """Gives the executor's own resources back; attempts are left alone."""

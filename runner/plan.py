@@ -1,0 +1,79 @@
+"""The journal of an output directory: `output/.runner/plan.jsonl`, append-only, a checksum per line.
+
+It says what was asked for and when; the trials' own records say what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from runner.appendfile import append_line, whole_lines
+from runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.values import Params, Value
+
+Entry: TypeAlias = "dict[str, Any]"
+
+STATE_DIRECTORY = ".runner"
+VERSION = 1
+
+
+class DamagedJournalError(RunnerError):
+    """The journal holds a line that was not written like this."""
+
+
+class Journal:
+    """Reads and extends the plan journal of one output directory."""
+
+    def __init__(self, output: Path) -> None:
+        self.path = output / STATE_DIRECTORY / "plan.jsonl"
+
+    def entries(self) -> list[Entry]:
+        """All entries, oldest first. A last line that a crash cut off does not count.
+
+        Raises:
+            DamagedJournalError: an earlier line is damaged, or a newer version wrote the file.
+        """
+        lines = whole_lines(self.path)
+        return [self._decode(line, number) for number, line in enumerate(lines, start=1)]
+
+    def append(self, entry: Entry) -> None:
+        """Adds an entry and makes it durable."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        append_line(self.path, _encode(entry), is_durable=True)
+
+    def introduced(self) -> Params:
+        """The default with which each parameter was first given one in this output directory."""
+        introduced: Params = {}
+        for entry in self.entries():
+            introduced = entry.get("introduced", {}) | introduced
+        return introduced
+
+    def _decode(self, line: bytes, number: int) -> Entry:
+        checksum, _, text = line.partition(b" ")
+        if checksum != _checksum(text):
+            raise DamagedJournalError(f"{self.path}, line {number}: damaged; move the file away or mend it.")
+        entry: Entry = json.loads(text)
+        if entry["version"] > VERSION:
+            raise DamagedJournalError(f"{self.path}, line {number}: written by a newer version of run; use that one.")
+        return entry
+
+
+def newly_introduced(default: Mapping[str, Value], introduced: Mapping[str, Value]) -> Params:
+    """The defaults that this output directory has not seen before."""
+    return {key: value for key, value in default.items() if key not in introduced}
+
+
+def _encode(entry: Entry) -> bytes:
+    text = json.dumps({"version": VERSION, **entry}).encode()
+    return _checksum(text) + b" " + text + b"\n"
+
+
+def _checksum(text: bytes) -> bytes:
+    return f"{zlib.crc32(text):08x}".encode()

@@ -1,0 +1,86 @@
+"""How far a run is, from its events: counts, what runs, what failed, and the time left."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runner.events import Event, Kind
+from runner.model import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass
+class Progress:
+    """Fed with every event of a run; `jobs` counts the jobs of each stage that were asked for."""
+
+    jobs: Mapping[str, int]
+    slots: int
+    ended: Counter[Kind] = field(default_factory=Counter)
+    running: dict[Job, Event] = field(default_factory=dict)
+    failures: list[Event] = field(default_factory=list)
+    _over: Counter[str] = field(default_factory=Counter)
+    _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _done: Counter[str] = field(default_factory=Counter)
+
+    def handle(self, event: Event) -> None:
+        """Takes an event in."""
+        if event.kind in {Kind.START, Kind.ADOPT}:
+            self.running[event.job] = event
+            return
+        self.running.pop(event.job, None)
+        self.ended[event.kind] += 1
+        self._over[event.job.stage] += 1
+        if event.kind is Kind.DONE:
+            self._seconds[event.job.stage] += event.seconds
+            self._done[event.job.stage] += 1
+        elif event.kind is Kind.FAIL:
+            self.failures.append(event)
+
+    @property
+    def total(self) -> int:
+        """All jobs that were asked for."""
+        return sum(self.jobs.values())
+
+    @property
+    def over(self) -> int:
+        """The jobs to which nothing more happens in this run."""
+        return self._over.total()
+
+    def time_left_s(self, now: float) -> float | None:
+        """The work left, by each stage's mean duration, shared among the slots; None before anything is known."""
+        means = {stage: self._seconds[stage] / count for stage, count in self._done.items()}
+        if not means:
+            return None
+        # A stage that has not ended once yet counts like the others on average.
+        typical = sum(means.values()) / len(means)
+        running = Counter(job.stage for job in self.running)
+        waiting = sum(
+            max(0, count - self._over[stage] - running[stage]) * means.get(stage, typical)
+            for stage, count in self.jobs.items()
+        )
+        rests = [max(0.0, means.get(job.stage, typical) - (now - event.time)) for job, event in self.running.items()]
+        return max((waiting + sum(rests)) / max(1, self.slots), max(rests, default=0.0))
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 0.42 s, 12.3 s, 4 min 05 s, 3 h 20 min."""
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.1f} s" if seconds < 59.95 else whole_duration(seconds)
+
+
+def whole_duration(seconds: float) -> str:
+    """The same without parts of a second, for what changes under the reader's eyes."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"

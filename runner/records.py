@@ -1,0 +1,223 @@
+"""The files of a trial: `param`, `stat`, and the records of its attempts.
+
+`param` and `stat` are YAML for people, and for mlrunner's tools. `attempts` holds one JSON object a line: each
+attempt's start, its process, its exit code, its end. The exit code is written by the attempt's own shell, so that it is
+known even when nobody watched.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import yaml
+
+from runner import yamlfile
+from runner.appendfile import append_line, whole_lines, write_all
+from runner.errors import RunnerError
+from runner.model import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.model import Outcome
+    from runner.values import Value
+
+Record: TypeAlias = "dict[str, Any]"
+
+_WORDS = {state.value: state for state in JobState}
+
+
+class DamagedRecordError(RunnerError):
+    """A record that cannot be read; it is never taken for an empty one."""
+
+
+# --- param and stat ---
+
+
+def read_param(directory: str) -> Record | None:
+    """The trial's `param`; None when there is none."""
+    return _read_mapping(f"{directory}/param")
+
+
+def read_stat(directory: str) -> dict[str, JobState]:
+    """The state of each stage; a word that is not ours counts as interrupted."""
+    stat = _read_mapping(f"{directory}/stat") or {}
+    return {stage: _WORDS.get(str(word), JobState.INTERRUPTED) for stage, word in stat.items()}
+
+
+def _read_mapping(path: str) -> Record | None:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - called for every trial
+            value = yamlfile.load(file.read().decode())
+    except FileNotFoundError:
+        return None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedRecordError(
+            f"{path}: cannot be read ({type(error).__name__}); move it away or mend it."
+        ) from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise DamagedRecordError(f"{path}: holds no mapping; move it away or mend it.")
+    return value
+
+
+def write_param(
+    directory: str, params: Mapping[str, Value], own: Mapping[str, str], scripts: Mapping[str, str]
+) -> None:
+    """Replaces `param`: the parameters, then the runner's `own` keys and the shell line of each stage.
+
+    It is written beside the old one and renamed, so that a kill leaves one of the two.
+    """
+    lines = [f"{_key(key)}: {_scalar(value)}\n" for key, value in params.items()]
+    lines += [f"{key}: {_quoted(text)}\n" for key, text in own.items()]
+    lines.append("_scripts:\n" if scripts else "_scripts: {}\n")
+    lines += [f"  {_key(stage)}: {_quoted(command)}\n" for stage, command in scripts.items()]
+    temporary = f"{directory}/param.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        write_all(descriptor, "".join(lines).encode())
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, f"{directory}/param")  # noqa: PTH105 - called for every trial
+
+
+def write_stat(directory: str, stat: Mapping[str, JobState]) -> None:
+    """Overwrites `stat` in one write that never shortens it.
+
+    A kill leaves the old text or the new one, and a full disk cannot take it away. Renaming would do that too, but the
+    inodes that it frees make every new file slow on ext4 for seconds.
+    """
+    text = "".join(f"{_key(stage)}: {state.value}\n" for stage, state in stat.items()).encode()
+    descriptor = os.open(f"{directory}/stat", os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        # Empty lines cover what a longer text left.
+        write_all(descriptor, text.ljust(os.fstat(descriptor).st_size, b"\n"))
+    finally:
+        os.close(descriptor)
+
+
+def _scalar(value: Value) -> str:
+    if type(value) is int:
+        return str(value)
+    return _word(value) if isinstance(value, str) else yamlfile.dump({"": value}).partition(": ")[2].rstrip("\n")
+
+
+@functools.lru_cache(maxsize=4096)
+def _word(text: str) -> str:
+    # Text repeats from trial to trial, and the dumper knows when it may stand without quotes.
+    return yamlfile.dump({"": text}).partition(": ")[2].removesuffix("\n")
+
+
+@functools.lru_cache(maxsize=256)
+def _key(stage: str) -> str:
+    return yamlfile.dump({stage: 0}).removesuffix(": 0\n")
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a YAML string as long as it needs no escape for control characters.
+    if text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
+    return _word(text)
+
+
+# --- attempts ---
+
+
+@dataclass
+class Attempt:
+    """What is known of one numbered execution of a job."""
+
+    stage: str
+    number: int
+    start: Record
+    process: Record | None = None
+    exit_code: int | None = None
+    end: Record | None = None
+
+
+@dataclass
+class History:
+    """All attempts of a trial, in the order of their starts."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def last(self, stage: str) -> Attempt | None:
+        """The newest attempt of a stage."""
+        return next((item for item in reversed(self.attempts) if item.stage == stage), None)
+
+
+def attempts_file(directory: str) -> str:
+    """The path of a trial's attempt records."""
+    return f"{directory}/attempts"
+
+
+def append_attempt(directory: str, record: Record) -> None:
+    """Adds one record to the trial's attempts."""
+    append_line(attempts_file(directory), (json.dumps(record) + "\n").encode())
+
+
+@functools.lru_cache(maxsize=256)
+def exit_prefix(stage: str, attempt: int) -> str:
+    """The text before the exit code in the line that the attempt's shell writes; a brace follows the code."""
+    return json.dumps({"event": "exit", "stage": stage, "attempt": attempt, "exit_code": 0})[:-2]
+
+
+def read_exit_code(directory: str, stage: str, attempt: int) -> int | None:
+    """The recorded exit code; None when the attempt's shell did not come to write one."""
+    prefix = exit_prefix(stage, attempt).encode()
+    for line in reversed(whole_lines(attempts_file(directory))):
+        if line.startswith(prefix):
+            return int(json.loads(line)["exit_code"])
+    return None
+
+
+def read_attempts(directory: str) -> History:
+    """The trial's attempts.
+
+    Raises:
+        DamagedRecordError: a line is no record.
+    """
+    history = History()
+    for number, line in enumerate(whole_lines(attempts_file(directory)), start=1):
+        try:
+            _add(history, json.loads(line))
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            path = attempts_file(directory)
+            raise DamagedRecordError(
+                f"{path}, line {number}: no attempt record; move the file away or mend it."
+            ) from error
+    return history
+
+
+def _add(history: History, record: Record) -> None:
+    stage, number, event = str(record["stage"]), int(record["attempt"]), record["event"]
+    if event == "start":
+        history.attempts.append(Attempt(stage, number, record))
+        return
+    attempt = next(item for item in reversed(history.attempts) if (item.stage, item.number) == (stage, number))
+    if event == "process":
+        attempt.process = record
+    elif event == "exit":
+        attempt.exit_code = int(record["exit_code"])
+    else:
+        attempt.end = record
+
+
+def end_record(stage: str, attempt: int, outcome: Outcome, ended: str) -> Record:
+    """The line that closes an attempt; times in seconds, memory in MiB."""
+    return {
+        "event": "end",
+        "stage": stage,
+        "attempt": attempt,
+        "ended": ended,
+        "state": outcome.state.value,
+        "exit_code": outcome.exit_code,
+        "seconds": round(outcome.seconds, 3),
+        "cpu_s": outcome.cpu_s,
+        "peak_rss_mib": outcome.peak_rss_mib,
+    }

@@ -1,0 +1,127 @@
+"""What an earlier run left: which stages are finished, which still run, which were cut off."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from runner import records
+from runner.errors import InputError
+from runner.model import JobState, Outcome
+from runner.process import ExitRecord
+
+if TYPE_CHECKING:
+    from runner.executors.base import Executor
+    from runner.model import Trial
+    from runner.process import Host
+    from runner.records import Attempt, History
+
+EXIT_SAVED = 75  # the program saved its state and wants to be run again
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """An attempt that still runs, now watched by this daemon."""
+
+    stage: str
+    attempt: int
+    native_id: int
+    slot: str
+    log: str
+    started: datetime
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trial as its records show it: each stage's state and number of attempts, and what still runs.
+
+    `is_new`: it has no directory yet.
+    """
+
+    states: dict[str, JobState]
+    attempts: dict[str, int]
+    adopted: tuple[Adopted, ...] = ()
+    is_new: bool = False
+
+
+def state_of(exit_code: int | None, is_stopping: bool) -> JobState:
+    """The state in which an attempt ends; `is_stopping` when it was asked to leave."""
+    if exit_code == 0:
+        return JobState.COMPLETED
+    if exit_code is None or exit_code == EXIT_SAVED or is_stopping:
+        return JobState.INTERRUPTED
+    return JobState.FAILED
+
+
+def exit_record(directory: str, stage: str, attempt: int) -> ExitRecord:
+    """Where the shell of an attempt writes its exit code."""
+    path = os.path.abspath(records.attempts_file(directory))  # noqa: PTH100 - called for every job
+    return ExitRecord(path, records.exit_prefix(stage, attempt))
+
+
+def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes_over: bool) -> Found:
+    """Reads a trial's records; closes attempts that are over, and adopts those that run.
+
+    Raises:
+        InputError: an attempt may still run on another host.
+    """
+    if not os.path.isdir(trial.output):  # noqa: PTH112 - called for every trial
+        return Found(dict.fromkeys(trial.commands, JobState.PENDING), {}, is_new=True)
+    stat = records.read_stat(trial.output)
+    if not is_forced and all(stat.get(stage) is JobState.COMPLETED for stage in trial.commands):
+        return Found(dict.fromkeys(trial.commands, JobState.COMPLETED), {})
+    history = records.read_attempts(trial.output)
+    states: dict[str, JobState] = {}
+    adopted = []
+    for stage in trial.commands:
+        last = history.last(stage)
+        state = stat.get(stage, JobState.PENDING)  # without an attempt: what mlrunner wrote
+        if last is not None and last.end is not None:
+            state = JobState(last.end["state"])
+        elif last is not None:
+            running = _adopt(last, trial.output, executor, host, takes_over)
+            if running is not None:
+                adopted.append(running)
+                states[stage] = JobState.PENDING
+                continue
+            state = _close(last, trial.output)
+        is_done = state is JobState.COMPLETED and not is_forced
+        states[stage] = JobState.COMPLETED if is_done else JobState.PENDING
+    return Found(states, _counts(history), tuple(adopted))
+
+
+def _counts(history: History) -> dict[str, int]:
+    return {attempt.stage: attempt.number for attempt in history.attempts}
+
+
+def _adopt(attempt: Attempt, directory: str, executor: Executor, host: Host, takes_over: bool) -> Adopted | None:
+    start = attempt.start
+    is_here = (start["host"], start["boot"], start["pid_namespace"]) == (host.name, host.boot, host.pid_namespace)
+    if not is_here:
+        # The same machine after another boot: its processes are dead.
+        is_dead = start["host"] == host.name and start["boot"] != host.boot
+        if is_dead or takes_over:
+            return None
+        raise InputError(
+            f"{directory}: `{attempt.stage}` was started on host {start['host']} at {start['started']} and has "
+            f"no recorded end, so that it may still run there. Use `run` there; or, when it is dead, --take-over."
+        )
+    native_id = executor.adopt(attempt.process, exit_record(directory, attempt.stage, attempt.number))
+    if native_id is None:
+        return None
+    started = datetime.fromisoformat(start["started"])
+    return Adopted(attempt.stage, attempt.number, native_id, start["slot"], start["log"], started)
+
+
+def _close(attempt: Attempt, directory: str) -> JobState:
+    """Writes the end of an attempt that nobody watched; its exit code tells how it ended."""
+    # Read anew: it may have ended after the records were read and before its process was looked for.
+    code = records.read_exit_code(directory, attempt.stage, attempt.number)
+    ended = datetime.now(UTC)
+    seconds = (ended - datetime.fromisoformat(attempt.start["started"])).total_seconds()
+    outcome = Outcome(state_of(code, is_stopping=False), code, seconds)
+    record = records.end_record(attempt.stage, attempt.number, outcome, ended.isoformat(timespec="milliseconds"))
+    records.append_attempt(directory, record)
+    return outcome.state

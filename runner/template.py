@@ -1,0 +1,152 @@
+"""Command templates: placeholders are found once, and each value is quoted for the place where it stands.
+
+`{name}` becomes the value, `[name]` becomes `--name value` (the flag alone for true, nothing for false or null).
+`{{name}}` and `[[name]]` are the literal braces and brackets; whatever is no bare name (`{print $1}`, `${HOME}`,
+`[[ -f x ]]`) is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from runner.values import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runner.values import Value
+
+NAME = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+_TOKEN = re.compile(
+    rf"""\{{\{{(?P<literal_brace>{NAME})\}}\}} | \[\[(?P<literal_bracket>{NAME})\]\]
+       | \$\{{[^}}]*\}} | (?P<value>\{{{NAME}\}}) | (?P<flag>\[{NAME}\])
+       | \\. | \$' | \$\( | .""",
+    re.VERBOSE | re.DOTALL,
+)
+
+Place: TypeAlias = Literal["bare", "single", "double", "ansi", "paren", "backtick"]
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """`{name}` or `[name]`, and the shell's quoting around it, innermost last."""
+
+    name: str
+    is_flag: bool
+    places: tuple[Place, ...]
+
+    def render(self, value: Value) -> str:
+        """The value as shell text for this place."""
+        if not self.is_flag:
+            return _quote(text_of(value), self.places)
+        if value is None or value is False:
+            return ""
+        flag = f"--{self.name}"
+        if value is True:
+            return _quote(flag, self.places)
+        return f"{flag} {_quote(text_of(value), self.places)}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed command: literal text and placeholders in turn."""
+
+    parts: tuple[str | Placeholder, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The parameters that the command uses."""
+        return frozenset(part.name for part in self.parts if isinstance(part, Placeholder))
+
+    def render(self, values: Mapping[str, Value]) -> str:
+        """The exact shell line. Raises KeyError with the name of a parameter that has no value."""
+        return "".join(part if isinstance(part, str) else part.render(values[part.name]) for part in self.parts).strip()
+
+
+def parse(text: str) -> Template:
+    """Reads a template; its newlines and the blanks around them become one space."""
+    line = re.sub(r"\s*\n\s*", " ", text).strip()
+    parts: list[str | Placeholder] = []
+    places: list[Place] = ["bare"]
+    for match in _TOKEN.finditer(line):
+        piece = _part(match, tuple(places))
+        if isinstance(piece, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += piece
+        else:
+            parts.append(piece)
+        if isinstance(piece, str) and match.lastgroup is None:
+            _follow_quoting(match.group(), places)
+    return Template(tuple(parts))
+
+
+def _part(match: re.Match[str], places: tuple[Place, ...]) -> str | Placeholder:
+    if match["value"]:
+        return Placeholder(match["value"][1:-1], False, places)
+    if match["flag"]:
+        return Placeholder(match["flag"][1:-1], True, places)
+    if match["literal_brace"]:
+        return f"{{{match['literal_brace']}}}"
+    if match["literal_bracket"]:
+        return f"[{match['literal_bracket']}]"
+    return match.group()
+
+
+def _follow_quoting(token: str, places: list[Place]) -> None:
+    """Keeps `places` at the shell's quoting after `token`, which is one token of the pattern above."""
+    inside = places[-1]
+    if inside == "single":
+        # A backslash is an ordinary character here, so that the quote after it still closes.
+        if token.endswith("'"):
+            places.pop()
+    elif inside == "ansi":
+        if token == "'":
+            places.pop()
+    elif token == '"':
+        places.pop() if inside == "double" else places.append("double")
+    elif token == "$(":
+        places.append("paren")
+    elif token == "`":
+        _toggle_backtick(places)
+    elif inside != "double":
+        if token == "'":
+            places.append("single")
+        elif token == "$'":
+            places.append("ansi")
+        elif token == "(" and inside == "paren":
+            places.append("paren")
+        elif token == ")" and inside == "paren":
+            places.pop()
+
+
+def _toggle_backtick(places: list[Place]) -> None:
+    if "backtick" in places:
+        while places.pop() != "backtick":
+            pass
+    else:
+        places.append("backtick")
+
+
+def _escape(text: str, characters: str) -> str:
+    return re.sub(f"[{re.escape(characters)}]", r"\\\g<0>", text)
+
+
+_QUOTE: dict[Place, Callable[[str], str]] = {
+    "bare": shlex.quote,
+    "paren": shlex.quote,
+    "backtick": shlex.quote,
+    "single": lambda text: text.replace("'", "'\\''"),
+    "double": lambda text: _escape(text, '\\"$`'),
+    "ansi": lambda text: _escape(text, "\\'"),
+}
+
+
+def _quote(text: str, places: tuple[Place, ...]) -> str:
+    """`text` quoted for its innermost place, then for the backticks around it, which take a layer of escapes off."""
+    quoted = _QUOTE[places[-1]](text)
+    if "backtick" not in places:
+        return quoted
+    around = places[: places.index("backtick")]
+    return _escape(quoted, '\\`$"' if "double" in around else "\\`$")

@@ -1,0 +1,195 @@
+"""Shows a run: a line for each event, and on a terminal a live view below them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from runner.events import Event, Kind
+from runner.progress import Progress, duration, whole_duration
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_COLORS = {
+    Kind.DONE: "green",
+    Kind.SKIP: "green",
+    Kind.FAIL: "bold red",
+    Kind.BLOCK: "red",
+    Kind.INTERRUPT: "yellow",
+    Kind.ADOPT: "cyan",
+}
+_FAILURES_SHOWN = 5
+_SLOTS_SHOWN = 16
+_LOG_TAIL_BYTES = 8192
+_FLUSH_S = 0.2
+
+
+def line(event: Event, trials: int) -> str:
+    """One event as one line, as mlrunner prints it."""
+    digits = len(str(trials))
+    where = f"{event.slot}, " if event.slot else ""
+    job = f"{where}{event.job.stage}: {event.job.trial.index + 1:{digits}d}/{trials}, {event.job.trial.output}"
+    ending = ""
+    if event.kind is Kind.DONE:
+        ending = f", {duration(event.seconds)}"
+    elif event.kind is Kind.FAIL:
+        ending = f", {duration(event.seconds)}, exit code {event.exit_code}, see {event.log}"
+    elif event.kind is Kind.BLOCK:
+        ending = ", an earlier stage failed"
+    elif event.kind in {Kind.START, Kind.ADOPT} and event.attempt > 1:
+        ending = f", attempt {event.attempt}"
+    return f"{event.kind.value:<9} {job}{ending}"
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that says anything; empty when there is none."""
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
+            tail = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    # A progress bar overwrites its line with carriage returns: the last part is what a terminal would show.
+    lines = [part.rstrip("\r").rpartition("\r")[2].strip() for part in tail.split("\n")]
+    return next((text for text in reversed(lines) if text), "")
+
+
+def printable(text: str) -> str:
+    """Text of a program made harmless for the terminal: control characters and escapes become dots."""
+    return "".join(character if character.isprintable() else "·" for character in text)
+
+
+class PlainWatcher:
+    """A line for each event on standard output, for pipes and batch logs."""
+
+    def __init__(self, progress: Progress, trials: int) -> None:
+        self._progress = progress
+        self._trials = trials
+        self._flushed = 0.0
+
+    def handle(self, event: Event) -> None:
+        """Prints the event."""
+        self._progress.handle(event)
+        sys.stdout.write(line(event, self._trials) + "\n")
+
+    def say(self, message: str) -> None:
+        """Prints the message."""
+        sys.stdout.write(message + "\n")
+        sys.stdout.flush()
+
+    def tick(self, now: float) -> None:
+        """Lets whoever reads the pipe see what has been printed."""
+        if now - self._flushed > _FLUSH_S:
+            self._flushed = now
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Prints what is left."""
+        sys.stdout.flush()
+
+
+class LiveWatcher:
+    """Event lines that scroll, and below them the slots, the progress, the failures and the time left."""
+
+    _SKIPS_SHOWN = 5
+
+    def __init__(self, progress: Progress, trials: int, console: Console) -> None:
+        self._progress = progress
+        self._trials = trials
+        self._console = console
+        self._skips = 0
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
+        self._live.start()
+
+    def handle(self, event: Event) -> None:
+        """Prints the event above the live view; of many skipped jobs only the first ones."""
+        self._progress.handle(event)
+        if event.kind is Kind.SKIP:
+            self._skips += 1
+            if self._skips > self._SKIPS_SHOWN:
+                return
+        else:
+            self._tell_skips()
+        self._print(line(event, self._trials), _COLORS.get(event.kind, ""))
+
+    def say(self, message: str) -> None:
+        """Prints the message above the live view."""
+        self._print(message, "bold")
+
+    def tick(self, now: float) -> None:
+        """The view redraws itself."""
+        del now
+
+    def close(self) -> None:
+        """Takes the live view off the screen."""
+        self._tell_skips()
+        self._live.stop()
+
+    def _tell_skips(self) -> None:
+        hidden = self._skips - self._SKIPS_SHOWN
+        self._skips = 0
+        if hidden > 0:
+            self._print(f"SKIP      … and {hidden:,} more that are finished", "green")
+
+    def _print(self, text: str, style: str) -> None:
+        self._console.print(Text(text, style=style), soft_wrap=False, overflow="ellipsis", no_wrap=True, crop=True)
+
+    # --- the live view ---
+
+    def _render(self) -> RenderableType:
+        now = time.time()
+        parts: list[RenderableType] = [Text("")]
+        if self._progress.running:
+            parts.append(self._slots(now))
+        if self._progress.failures:
+            parts.append(self._failures())
+        parts.append(self._bar(now))
+        return Group(*parts)
+
+    def _slots(self, now: float) -> Table:
+        table = Table.grid(padding=(0, 2), expand=True)
+        table.add_column(no_wrap=True, style="cyan")
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, ratio=2, overflow="ellipsis")
+        table.add_column(no_wrap=True, ratio=3, overflow="ellipsis", style="dim")
+        running = sorted(self._progress.running.values(), key=lambda event: (len(event.slot), event.slot))
+        for event in running[:_SLOTS_SHOWN]:
+            output = printable(last_line(event.log))
+            elapsed = whole_duration(max(0.0, now - event.time))
+            table.add_row(event.slot, event.job.stage, elapsed, event.job.trial.name, output)
+        if len(running) > _SLOTS_SHOWN:
+            table.add_row(f"… and {len(running) - _SLOTS_SHOWN} more")
+        return table
+
+    def _failures(self) -> Table:
+        table = Table.grid(padding=(0, 2), expand=True)
+        table.add_column(no_wrap=True, style="red")
+        table.add_column(no_wrap=True, ratio=2, overflow="ellipsis")
+        table.add_column(no_wrap=True, ratio=3, overflow="ellipsis", style="dim")
+        for event in self._progress.failures[-_FAILURES_SHOWN:]:
+            table.add_row(f"FAIL {event.job.stage}", event.job.trial.name, printable(last_line(event.log)))
+        return table
+
+    def _bar(self, now: float) -> Table:
+        progress = self._progress
+        left = progress.time_left_s(now)
+        counts = f"{progress.over:,}/{progress.total:,} jobs"
+        failed = progress.ended[Kind.FAIL]
+        tail = Text(counts) + (Text(f", {failed:,} failed", style="red") if failed else Text(""))
+        tail += Text("" if left is None else f", {whole_duration(left)} left", style="dim")
+        table = Table.grid(padding=(0, 2), expand=True)
+        table.add_column(ratio=1)
+        table.add_column(no_wrap=True)
+        table.add_row(ProgressBar(total=max(1, progress.total), completed=progress.over), tail)
+        return table

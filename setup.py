@@ -1,0 +1,55 @@
+"""Packaging: the console script `run` and the extras; pins of the tested set stand in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TRAIN = ["torch>=2.4"]
+MPL = ["scipy>=1.11"]
+VISION = [*TRAIN, "timm>=1.0", "torchvision>=0.19"]
+SEARCH = ["optuna>=4.0"]
+DEV = [
+    "hypothesis>=6.100",
+    "ipykernel>=6.29",
+    "mypy>=1.13",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "pandas-stubs>=2.2",
+    "playwright>=1.45",
+    "pytest>=8.2",
+    "pytest-timeout>=2.3",
+    "ruff>=0.8",
+    "types-psutil>=6.0",
+    "types-PyYAML>=6.0.12",
+]
+
+setup(
+    name="params-runner",
+    version="0.1.0",
+    description="Runs the grid of experiments in params.yaml concurrently on GPUs or CPU slots, and resumes it.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["runner", "runner.*", "train", "train.*"]),
+    package_data={"runner": ["py.typed"], "train": ["py.typed"]},
+    install_requires=[
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "nvidia-ml-py>=12.535",
+        "pandas>=2.1",
+        "psutil>=5.9.6",
+        "pydantic>=2.6",
+        "PyYAML>=6.0.1",
+        "rich>=13.7",
+        "tensorboard>=2.16",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "mpl": MPL,
+        "vision": VISION,
+        "search": SEARCH,
+        "dev": DEV,
+    },
+    entry_points={"console_scripts": ["run=runner.cli:main"]},
+)
