@@ -73,22 +73,24 @@ def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes
     if not is_forced and all(stat.get(stage) is JobState.COMPLETED for stage in trial.commands):
         return Found(dict.fromkeys(trial.commands, JobState.COMPLETED), {})
     history = records.read_attempts(trial.output)
-    states: dict[str, JobState] = {}
     adopted = []
+    told = dict(stat)  # without an attempt: what mlrunner wrote
     for stage in trial.commands:
         last = history.last(stage)
-        state = stat.get(stage, JobState.PENDING)  # without an attempt: what mlrunner wrote
         if last is not None and last.end is not None:
-            state = JobState(last.end["state"])
+            told[stage] = JobState(last.end["state"])
         elif last is not None:
             running = _adopt(last, trial.output, executor, host, takes_over)
-            if running is not None:
+            if running is None:
+                told[stage] = _close(last, trial.output)
+            else:
                 adopted.append(running)
-                states[stage] = JobState.PENDING
-                continue
-            state = _close(last, trial.output)
-        is_done = state is JobState.COMPLETED and not is_forced
-        states[stage] = JobState.COMPLETED if is_done else JobState.PENDING
+                told[stage] = JobState.RUNNING
+    if told != stat:
+        # The end of an attempt is recorded first; a kill came before `stat` said so too.
+        records.write_stat(trial.output, told)
+    is_done = {stage: told.get(stage) is JobState.COMPLETED and not is_forced for stage in trial.commands}
+    states = {stage: JobState.COMPLETED if done else JobState.PENDING for stage, done in is_done.items()}
     return Found(states, _counts(history), tuple(adopted))
 
 

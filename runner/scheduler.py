@@ -75,7 +75,8 @@ class Scheduler:
         following = self._due(job.trial) if state is JobState.COMPLETED else None
         if following is None:
             self._release(place)
-            return [] if state is JobState.COMPLETED else self._block(job)
+            # What was interrupted is due again, and so is all that comes after it.
+            return self._block(job) if state is JobState.FAILED else []
         if place is None or self._is_stopping:
             self._release(place)
             self._waiting.appendleft(job.trial)

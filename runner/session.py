@@ -189,6 +189,8 @@ def _carry_out(
         console.print("\nStopped. `run` goes on from here.")
         return EXIT_INTERRUPTED
     closing.print_results(console, planned, output)
+    if progress.ended[Kind.INTERRUPT]:
+        console.print("\nWhat was interrupted is due again: type `run`.")
     return _exit_code(final, progress)
 
 

@@ -1,0 +1,122 @@
+"""A project directory with a params.yaml, and the real console script run in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RUN = Path(sys.executable).with_name("run")
+TIMEOUT_S = 60.0
+
+
+class Project:
+    """A user's directory; `run` is typed there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.output = path / "output"
+        self.environment = {**os.environ, "COLUMNS": "200", "PATH": f"{RUN.parent}:{os.environ['PATH']}"}
+        self.environment.pop("CUDA_VISIBLE_DEVICES", None)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def write(self, text: str, name: str = "params.yaml") -> None:
+        """Writes the file of templates and grids."""
+        (self.path / name).write_text(text, encoding="utf-8")
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Types `run` and waits for its end."""
+        command = [str(RUN), *arguments]
+        return subprocess.run(
+            command, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Types `run` and goes on; what is left of it is killed at the end of the test."""
+        process = subprocess.Popen(
+            [str(RUN), *arguments],
+            cwd=self.path,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def stat(self, trial: str) -> dict[str, str]:
+        """The `stat` of a trial."""
+        result: dict[str, str] = yaml.safe_load((self.output / trial / "stat").read_text()) or {}
+        return result
+
+    def attempts(self, trial: str, event: str) -> list[dict[str, Any]]:
+        """The attempt records of one kind."""
+        path = self.output / trial / "attempts"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [record for line in lines if (record := json.loads(line))["event"] == event]
+
+    def log(self, trial: str, stage: str) -> str:
+        """The newest log of a stage."""
+        logs = sorted((self.output / trial).glob(f"log.{stage}.*"))
+        return logs[-1].read_text()
+
+    def trials(self) -> list[str]:
+        """The names of the trials' directories."""
+        return sorted(path.name for path in self.output.iterdir() if path.is_dir() and path.name != ".runner")
+
+    def living(self) -> list[psutil.Process]:
+        """Every process of an attempt in this project's output."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+                if environment.get("RUNNER_OUTPUT", "").startswith("output") and Path(process.cwd()) == self.path:
+                    found.append(process)
+            except (psutil.Error, FileNotFoundError):
+                continue
+        return found
+
+    def clean_up(self) -> None:
+        """Kills whatever a test left."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+        for left in self.living():
+            left.kill()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """An empty project directory."""
+    result = Project(tmp_path)
+    yield result
+    result.clean_up()
+
+
+def wait_for(condition: Callable[[], bool], state: Callable[[], object], timeout_s: float = 30.0) -> None:
+    """Polls until `condition` holds; fails with the last `state` when it never does."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not reached within {timeout_s:g} s; last state: {state()}")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """`wait_for`, for tests."""
+    return wait_for
