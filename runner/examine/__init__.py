@@ -1,6 +1,5 @@
 """Reading the results: logs, metrics, tables and curves of the trials under an output directory."""
 
-from runner.examine.events import read_events
 from runner.examine.examiner import Examiner, Experiment, ParserFailure
 from runner.examine.metrics import final_metrics, final_values, read_metrics
 from runner.examine.readers import latest_log, read_param, read_stat
@@ -14,7 +13,6 @@ __all__ = [
     "final_values",
     "latest_log",
     "plot_curves",
-    "read_events",
     "read_metrics",
     "read_param",
     "read_stat",
