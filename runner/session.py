@@ -147,9 +147,9 @@ def _greet(console: Console, selected: Config, planned: Sequence[Trial], origin:
         text = f"Orphan parameters, which no command uses: {', '.join(orphans)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
     jobs = sum(len(trial.commands) for trial in planned)
-    duplicates = trials.sweep_sizes(selected.sweeps) - len(planned)
-    twice = f" ({duplicates:,} combinations stand in the file more than once)" if duplicates else ""
-    console.print(f"Trials: {len(planned):,}, jobs: {jobs:,}{twice}, on {origin}", soft_wrap=True)
+    combinations = trials.sweep_sizes(selected.sweeps)
+    some_twice = f" ({combinations:,} combinations, some twice)" if combinations > len(planned) else ""
+    console.print(f"Trials: {len(planned):,}{some_twice}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
 
 
 def _carry_out(

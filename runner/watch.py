@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ _FAILURES_SHOWN = 5
 _SLOTS_SHOWN = 16
 _LOG_TAIL_BYTES = 8192
 _FLUSH_S = 0.2
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 
 
 def line(event: Event, trials: int) -> str:
@@ -42,7 +44,7 @@ def line(event: Event, trials: int) -> str:
     if event.kind is Kind.DONE:
         ending = f", {duration(event.seconds)}"
     elif event.kind is Kind.FAIL:
-        ending = f", {duration(event.seconds)}, exit code {event.exit_code}, see {event.log}"
+        ending = f", {duration(event.seconds)}, exit code {event.exit_code}, see {Path(event.log).name}"
     elif event.kind is Kind.BLOCK:
         ending = ", an earlier stage failed"
     elif event.kind in {Kind.START, Kind.ADOPT} and event.attempt > 1:
@@ -65,8 +67,9 @@ def last_line(log: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text of a program made harmless for the terminal: control characters and escapes become dots."""
-    return "".join(character if character.isprintable() else "·" for character in text)
+    """Text of a program made harmless for the terminal: without colours and the like, control characters as dots."""
+    plain = _ESCAPE.sub("", text)
+    return "".join(character if character.isprintable() else "·" for character in plain)
 
 
 class PlainWatcher:
