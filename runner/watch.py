@@ -36,20 +36,20 @@ _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?
 
 
 def line(event: Event, trials: int) -> str:
-    """One event as one line, as mlrunner prints it."""
+    """One event as one line, as mlrunner prints it; the path, which a narrow terminal cuts, comes last."""
     digits = len(str(trials))
     where = f"{event.slot}, " if event.slot else ""
-    job = f"{where}{event.job.stage}: {event.job.trial.index + 1:{digits}d}/{trials}, {event.job.trial.output}"
-    ending = ""
+    number = f"{event.job.trial.index + 1:{digits}d}/{trials}"
+    what = ""
     if event.kind is Kind.DONE:
-        ending = f", {duration(event.seconds)}"
+        what = f"{duration(event.seconds)}, "
     elif event.kind is Kind.FAIL:
-        ending = f", {duration(event.seconds)}, exit code {event.exit_code}, see {Path(event.log).name}"
+        what = f"{duration(event.seconds)}, exit code {event.exit_code}, "
     elif event.kind is Kind.BLOCK:
-        ending = ", an earlier stage failed"
+        what = "an earlier stage failed, "
     elif event.kind in {Kind.START, Kind.ADOPT} and event.attempt > 1:
-        ending = f", attempt {event.attempt}"
-    return f"{event.kind.value:<9} {job}{ending}"
+        what = f"attempt {event.attempt}, "
+    return f"{event.kind.value:<9} {where}{event.job.stage}: {number}, {what}{event.job.trial.output}"
 
 
 def last_line(log: str) -> str:
@@ -127,7 +127,7 @@ class LiveWatcher:
 
     def say(self, message: str) -> None:
         """Prints the message above the live view."""
-        self._print(message, "bold")
+        self._console.print(Text(message, style="bold"))
 
     def tick(self, now: float) -> None:
         """The view redraws itself."""

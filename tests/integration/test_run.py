@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def test_every_event_is_a_line_and_a_table_closes_the_run(project: Project) -> N
     assert sum(line.startswith("START") for line in lines) == 8
     done = [line for line in lines if line.startswith("DONE")]
     assert len(done) == 8
-    assert all(line.endswith(" s") for line in done)
+    assert all(re.fullmatch(r"DONE +cpu [01], (train|test): [1-4]/4, 0\.\d\d s, output/\S+", line) for line in done)
     assert ["train", "4"] in [line.split() for line in lines]
     assert ["test", "4"] in [line.split() for line in lines]
 
