@@ -59,7 +59,7 @@ def evaluate(directory: Path, split: str, device_name: str = "auto", threads: in
         "step": state["step"],
     }
     write_json(directory / f"eval_{split}.json", result)
-    append_scalar(directory, f"eval/{split}_loss", loss, state["step"])
+    append_scalar(directory, f"loss/eval_{split}", loss, state["step"])
     return result
 
 

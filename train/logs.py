@@ -78,7 +78,8 @@ class Log:
     def hyperparameters(self, values: dict[str, Any]) -> None:
         """Begin the run's session in TensorBoard's table; it finds the metrics among the scalars itself."""
         info = SessionStartInfo(start_time_secs=time.time())
-        for name, value in values.items():
+        # A seed is a name, not a quantity: as a number it shows as 0.0000, and has a range to filter by.
+        for name, value in {**values, "seed": str(values["seed"])}.items():
             kind = "string_value" if isinstance(value, str) else "number_value"
             setattr(info.hparams[name], kind, value)
         self._session(metadata.SESSION_START_INFO_TAG, 0, HParamsPluginData(session_start_info=info))
@@ -101,7 +102,7 @@ class Log:
     def end(self, step: int, val_loss: float | None) -> None:
         """End the session in TensorBoard's table; without a loss it has failed."""
         if val_loss is not None:
-            self.events.add_scalar("final/val_loss", val_loss, step)
+            self.events.add_scalar("loss/final_val", val_loss, step)
         status = api_pb2.STATUS_FAILURE if val_loss is None else api_pb2.STATUS_SUCCESS
         info = SessionEndInfo(status=status, end_time_secs=time.time())
         self._session(metadata.SESSION_END_INFO_TAG, step, HParamsPluginData(session_end_info=info))

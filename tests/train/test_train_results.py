@@ -79,7 +79,7 @@ def test_the_model_sees_no_byte_that_it_predicts(finished: Config) -> None:
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_evaluating_again_gives_the_same(finished: Config, split: str) -> None:
     assert evaluate(finished.out, split) == evaluate(finished.out, split)
-    assert len(scalars(finished.out)[f"eval/{split}_loss"]) == 1
+    assert len(scalars(finished.out)[f"loss/eval_{split}"]) == 1
 
 
 def test_evaluation_needs_no_schedule_file(tiny: Make, tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_events_hold_the_numbers_of_metrics_csv(finished: Config) -> None:
     assert len(list(finished.out.glob("events.out.tfevents.*"))) == 1
     found = scalars(finished.out)
     table = metrics(finished.out)
-    assert found.keys() == {"loss/train", "loss/val", "lr", "final/val_loss"}
+    assert found.keys() == {"loss/train", "loss/val", "lr", "loss/final_val"}
     for tag, column in (("lr", 1), ("loss/train", 2), ("loss/val", 3)):
         expected = [(int(row[0]), float(row[column])) for row in table if row[column]]
         assert [step for step, _ in found[tag]] == [step for step, _ in expected]
         assert [value for _, value in found[tag]] == pytest.approx([value for _, value in expected], rel=1e-6)
-    assert found["final/val_loss"] == [found["loss/val"][-1]]
+    assert found["loss/final_val"] == [found["loss/val"][-1]]
 
 
 def test_a_resumed_run_has_the_events_of_an_undisturbed_one(
@@ -186,7 +186,7 @@ def test_the_hparams_table_shows_parameters_and_final_metrics(tiny: Make, tmp_pa
     assert trainer.train(tiny("sweep/bad", lr=1e38, clip=0.0), Stop()) == 76
 
     names, groups = session_groups(tmp_path / "sweep")
-    assert names >= {"final/val_loss", "eval/test_loss"}
+    assert names >= {"loss/final_val", "loss/eval_test"}
     assert groups.keys() == {"one", "two", "bad"}
     for name, lr, schedule in (("one", 0.01, "wsd"), ("two", 0.02, "cosine")):
         group = groups[name]
@@ -196,7 +196,7 @@ def test_the_hparams_table_shows_parameters_and_final_metrics(tiny: Make, tmp_pa
         assert group.hparams["schedule"].string_value == schedule
         assert {"seed", "width", "steps", "beta2", "n_params"} <= group.hparams.keys()
         values = {value.name.tag: value.value for value in group.metric_values}
-        assert values["eval/test_loss"] == pytest.approx(tests[name], rel=1e-6)
+        assert values["loss/eval_test"] == pytest.approx(tests[name], rel=1e-6)
         last = metrics(tmp_path / "sweep" / name)[-1]
-        assert values["final/val_loss"] == pytest.approx(float(last[3]), abs=1e-6)
+        assert values["loss/final_val"] == pytest.approx(float(last[3]), abs=1e-6)
     assert groups["bad"].sessions[0].status == api_pb2.STATUS_FAILURE
