@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-EXIT_INTERRUPTED = 130
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 DESCRIPTION = """\
 Runs the grid of experiments in params.yaml, several at a time. What is finished is not run again; what was cut off
@@ -21,48 +24,98 @@ EPILOG = """\
 exit code: 0 all that was asked for is complete; 1 a trial failed or is incomplete; 2 bad input; 130 after Ctrl-C"""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line, as mlrunner's users know it."""
-    result = argparse.ArgumentParser("run", description=DESCRIPTION, epilog=EPILOG)
+RESOURCE_HELP = "in place of the file's `resource`: GPUs (0 1, or 0,1 2,3), or cpu:N, or auto"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: the module whose `run(options)` does it, and its options."""
+
+    module: str
+    description: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+
+    def parser(self, name: str) -> argparse.ArgumentParser:
+        """The subcommand's own command line."""
+        result = argparse.ArgumentParser(f"run {name}".rstrip(), description=self.description)
+        result.set_defaults(subcommand=name)
+        self.add_options(result)
+        return result
+
+
+def _file_options(result: argparse.ArgumentParser) -> None:
     add = result.add_argument
-    add(
-        "-y",
-        "--yaml",
-        metavar="FILE",
-        default="params.yaml",
-        help="the file of templates and grids (default: %(default)s)",
-    )
-    add(
-        "-o",
-        "--output",
-        metavar="DIR",
-        default="output",
-        help="where the trials' directories are (default: %(default)s)",
-    )
+    add("-y", "--yaml", metavar="FILE", default="params.yaml", help="templates and grids (default: %(default)s)")
+    add("-o", "--output", metavar="DIR", default="output", help="where the trials are (default: %(default)s)")
     add("-t", "--title", metavar="TITLE", help="only the grids with this `_title`")
+
+
+def _run_options(result: argparse.ArgumentParser) -> None:
+    _file_options(result)
+    add = result.add_argument
     add("-c", "--command", metavar="STAGE", nargs="+", help="only these stages of the template")
-    add(
-        "-r",
-        "--resource",
-        metavar="R",
-        nargs="+",
-        help="in place of the file's `resource`: GPUs (0 1, or 0,1 2,3), or cpu:N, or auto",
-    )
+    add("-r", "--resource", metavar="R", nargs="+", help=RESOURCE_HELP)
     add("-f", "--force", action="store_true", help="run finished stages again")
+    add("-d", "--debug", action="store_true", help="only the first trial, on this terminal, as if with -f: pdb works")
+    add("--sample", metavar="N", type=_count, help="only N combinations of each grid, drawn at random")
+    add("--seed", type=int, default=0, help="the seed of --sample (default: %(default)s)")
+    add("--no-subdir", action="store_true", help="no directory for each trial: {_output} is the output directory")
     add("--dry-run", action="store_true", help="print the commands; run and write nothing")
+    add("--json", action="store_true", help="with --dry-run: one JSON object a trial on standard output")
     add("--take-over", action="store_true", help="take attempts that another host did not close for dead")
-    return result
+
+
+def _removal_options(result: argparse.ArgumentParser) -> None:
+    add = result.add_argument
+    add("names", metavar="NAME", nargs="*", help="names of trials; * and ? stand for any characters")
+    _file_options(result)
+    add("--state", metavar="STATE", help="only trials with a stage in this state: failed, interrupted …")
+    add("--yes", action="store_true", help="do not ask")
+
+
+def _no_options(_result: argparse.ArgumentParser) -> None: ...
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not above 0")
+    return count
+
+
+RUN = Command("runner.session", DESCRIPTION, _run_options)
+COMMANDS = {
+    "check": Command("runner.check", "Says what `run` would find, and what looks wrong.", _file_options),
+    "schema": Command("runner.schema", "Prints the JSON schema of params.yaml, for editors.", _no_options),
+    "rm": Command("runner.removal", "Deletes trials, after a question.", _removal_options),
+    "archive": Command("runner.removal", "Packs trials into .runner/archive/, after a question.", _removal_options),
+}
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    # A subcommand only as the first word, since `-c check` names a stage.
+    name = words[0] if words and words[0] in COMMANDS else ""
+    command = COMMANDS.get(name, RUN)
+    parser = command.parser(name)
+    if not name:
+        parser.epilog = f"{EPILOG}. Subcommands: {', '.join(COMMANDS)}; `run check --help` tells of one."
+    options = parser.parse_args(words[1:] if name else words)
+    if not name and options.json and not options.dry_run:
+        parser.error("--json goes with --dry-run")
+    exit_code: int = importlib.import_module(command.module).run(options)
+    return exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = parser().parse_args(arguments)
     try:
-        from runner import session
-
-        return session.run(options)
+        return _dispatch(sys.argv[1:] if arguments is None else arguments)
     except RunnerError as error:
         print(f"run: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter's own flush at the end must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED

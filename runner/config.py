@@ -11,29 +11,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 
 from runner import template
 from runner.errors import InputError, did_you_mean
-from runner.grid import Sweep
+from runner.grid import Settings
+from runner.gridfile import Known, always_set, parse_sweep
+from runner.values import check_scalar, is_parameter_name, text_of
 from runner.yamlfile import Document, read_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from runner.grid import Sweep
     from runner.template import Template
-    from runner.values import Value
     from runner.yamlfile import KeyPath
 
-RESERVED = frozenset({"_name", "_output", "_time"})  # placeholders that the runner fills
-SWEEP_KEYS = frozenset({"_title", "_cmd"})
-_PARAM_NAME = re.compile(rf"{template.NAME}\Z")
-_STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
-
-
-def _scalar(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        kind = "a mapping" if isinstance(value, dict) else "a list"
-        raise ValueError(f"is {kind}; allowed: one string, number, boolean or null")
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError("holds a NUL character, which no program's argument can hold")
-    return value
+RESERVED = frozenset({"_name", "_output", "_time", "_config"})  # placeholders that the runner fills
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 def _resource_item(value: Any) -> Any:
@@ -42,7 +33,8 @@ def _resource_item(value: Any) -> Any:
     return str(value)
 
 
-Scalar = Annotated[Any, BeforeValidator(_scalar)]
+Scalar = Annotated[Any, BeforeValidator(check_scalar)]
+Case = Annotated[dict[str, Scalar], Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -66,6 +58,7 @@ class Header(_Strict):
 
     template: Annotated[dict[str, str | StageSpec], Field(min_length=1)]
     default: dict[str, Scalar] = {}
+    alias: dict[str, Annotated[dict[str, Case], Field(min_length=1)]] = {}
     resource: (
         Literal["auto"]
         | CpuResource
@@ -82,15 +75,20 @@ class Config:
 
     path: Path
     templates: Mapping[str, Template]
-    default: Mapping[str, Value]
+    settings: Settings
     resource: Resource
     sweeps: Sequence[Sweep]
     warnings: Sequence[str]
 
     def orphans(self) -> list[str]:
         """Parameters of the sweeps and defaults that no template uses: they name directories only."""
+        if any("_config" in parsed.names for parsed in self.templates.values()):
+            return []  # the configuration file holds them all
         used = frozenset[str]().union(*(parsed.names for parsed in self.templates.values()))
-        given = dict.fromkeys(key for sweep in self.sweeps for key in sweep.choices) | dict.fromkeys(self.default)
+        keys = [key for sweep in self.sweeps for key, _ in sweep.grid.leaves()]
+        given = dict.fromkeys(
+            target for key in [*keys, *self.settings.default] for target in self.settings.targets(key)
+        )
         return [key for key in given if key not in used]
 
 
@@ -106,18 +104,21 @@ def load(path: Path) -> Config:
     header = _header(documents[0])
     templates = _templates(header, documents[0])
     _check_params(header.default, documents[0], ("default",))
-    sweeps = [_sweep(document, templates) for document in documents[1:] if document.value is not None]
-    if not sweeps:
+    settings = _settings(header, documents[0], templates)
+    known = Known(list(templates), settings)
+    grids = [document for document in documents[1:] if document.value is not None]
+    if not grids:
         raise InputError(f"{path}: no grid; add one after a line `---`, such as `lr: [0.1, 0.01]`.")
     config = Config(
         path=path,
         templates=templates,
-        default=header.default,
+        settings=settings,
         resource=header.resource,
-        sweeps=sweeps,
+        sweeps=[parse_sweep(document, known) for document in grids],
         warnings=[warning for document in documents for warning in document.warnings],
     )
-    _check_placeholders(config, documents)
+    for sweep, document in zip(config.sweeps, grids, strict=True):
+        _check_placeholders(config, sweep, document, documents[0])
     return config
 
 
@@ -150,6 +151,8 @@ def _plain(path: KeyPath, message: str) -> str:
         return "is no resource; allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], or {cpu: 4}"
     if path[:1] == ("template",) and len(path) == 2:
         return "is no command; allowed: a string, or a mapping with `cmd`"
+    if message.startswith(("Dictionary should have at least 1", "List should have at least 1")):
+        return "is empty; at least one entry is needed"
     wording = message.replace("a valid dictionary", "a mapping").replace("a valid integer", "a whole number")
     return f"is not allowed: {wording[0].lower()}{wording[1:]}"
 
@@ -168,7 +171,7 @@ def _templates(header: Header, document: Document) -> dict[str, Template]:
     for stage, spec in header.template.items():
         place = document.place(("template", stage))
         if not _STAGE_NAME.match(stage):
-            raise InputError(f"{place}: {stage!r} is no stage name; allowed: letters, digits, - and _.")
+            raise InputError(f"{place}: {stage!r} is no stage name; allowed: up to 64 letters, digits, - and _.")
         command = spec if isinstance(spec, str) else spec.cmd
         if not command.strip() or "\0" in command:
             raise InputError(f"{place}: the command is empty or holds a NUL character.")
@@ -176,73 +179,46 @@ def _templates(header: Header, document: Document) -> dict[str, Template]:
     return parsed
 
 
-def _check_params(names: Iterable[str], document: Document, parent: KeyPath = ()) -> None:
+def _check_params(names: Iterable[str], document: Document, parent: KeyPath) -> None:
     for name in names:
-        place = document.place((*parent, name))
-        if name in RESERVED or name.startswith("_"):
-            allowed = SWEEP_KEYS if not parent else frozenset[str]()
-            hint = did_you_mean(name, allowed) + (f" Allowed: {', '.join(sorted(allowed))}." if allowed else "")
-            raise InputError(f"{place}: keys that begin with _ belong to the runner.{hint}")
-        if not _PARAM_NAME.match(name):
-            raise InputError(f"{place}: {name!r} is no parameter name; allowed: letters, digits, - and _.")
+        if not is_parameter_name(name):
+            place = document.place((*parent, name))
+            rule = "letters, digits, - and _, but no _ at the beginning, which marks the runner's own keys"
+            raise InputError(f"{place}: {name!r} is no parameter name; allowed: {rule}.")
 
 
-def _sweep(document: Document, stages: Iterable[str]) -> Sweep:
-    if not isinstance(document.value, dict):
-        raise InputError(f"{document.place()}: a grid must be a mapping of parameters to their values.")
-    params = {key: value for key, value in document.value.items() if key not in SWEEP_KEYS}
-    _check_params(params, document)
-    return Sweep(
-        choices={key: _choices(document, key, value) for key, value in params.items()},
-        title=_title(document),
-        stages=_stages(document, list(stages)),
-    )
+def _settings(header: Header, document: Document, templates: Mapping[str, Template]) -> Settings:
+    for alias, cases in header.alias.items():
+        _check_params([alias], document, ("alias",))
+        first = set(next(iter(cases.values())))
+        for case, params in cases.items():
+            place = document.place(("alias", alias, case))
+            _check_params(params, document, ("alias", alias, case))
+            if set(params) != first:
+                differing = ", ".join(sorted(first ^ set(params)))
+                raise InputError(f"{place}: the cases of an alias set the same parameters, but {differing} differ.")
+            if nested := sorted(set(params) & set(header.alias)):
+                raise InputError(f"{place}: an alias stands for parameters, but {nested[0]} is an alias itself.")
+        used = [stage for stage, parsed in templates.items() if alias in parsed.names]
+        if used:
+            place = document.place(("template", used[0]))
+            raise InputError(f"{place}: {alias} is an alias; use its parameters: {', '.join(sorted(first))}.")
+        value = header.default.get(alias)
+        if alias in header.default and text_of(value) not in cases:
+            place = document.place(("default", alias))
+            raise InputError(f"{place}: the alias `{alias}` has no case {value!r}. Allowed: {', '.join(cases)}.")
+    return Settings(header.default, header.alias)
 
 
-def _choices(document: Document, key: str, value: Any) -> list[Value]:
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise InputError(f"{document.place((key,))}: the list of values is empty; a grid over it has no trial.")
-    for index, item in enumerate(values):
-        try:
-            _scalar(item)
-        except ValueError as error:
-            path: KeyPath = (key, index) if isinstance(value, list) else (key,)
-            raise InputError(f"{document.place(path)}: {item!r} {error}.") from None
-    return values
-
-
-def _title(document: Document) -> str | None:
-    title = document.value.get("_title")
-    if title is not None and (not isinstance(title, str) or not title.strip()):
-        raise InputError(f"{document.place(('_title',))}: {title!r} is no title; allowed: a string.")
-    return title
-
-
-def _stages(document: Document, known: list[str]) -> tuple[str, ...] | None:
-    if "_cmd" not in document.value:
-        return None
-    given = document.value["_cmd"]
-    wanted = given if isinstance(given, list) else [given]
-    if not wanted:
-        raise InputError(f"{document.place(('_cmd',))}: the list is empty; leave `_cmd` out to run all stages.")
-    for stage in wanted:
-        if stage not in known:
-            hint = did_you_mean(str(stage), known)
-            raise InputError(f"{document.place(('_cmd',))}: no stage {stage!r}.{hint} Allowed: {', '.join(known)}.")
-    return tuple(stage for stage in known if stage in wanted)
-
-
-def _check_placeholders(config: Config, documents: Sequence[Document]) -> None:
-    """Every placeholder of a stage has a value in each sweep that runs the stage."""
-    grids = [document for document in documents[1:] if document.value is not None]
-    for sweep, document in zip(config.sweeps, grids, strict=True):
-        known = RESERVED | set(config.default) | set(sweep.choices)
-        for stage in sweep.stages or config.templates:
-            for name in sorted(config.templates[stage].names - known):
-                place = documents[0].place(("template", stage))
-                grid = sweep.title or f"the grid at line {document.place().line}"
-                raise InputError(
-                    f"{place}: no value for {{{name}}} in {grid}; add `{name}` to `default` or to the grid, "
-                    f"or write {{{{{name}}}}} for the text.{did_you_mean(name, known)}"
-                )
+def _check_placeholders(config: Config, sweep: Sweep, document: Document, head: Document) -> None:
+    """Every placeholder of a stage has a value in each combination that runs the stage."""
+    known = RESERVED | set(config.settings.base) | always_set(sweep.grid, config.settings)
+    for stage in sweep.stages or config.templates:
+        for name in sorted(config.templates[stage].names - known):
+            place = head.place(("template", stage))
+            grid = sweep.title or f"the grid at line {document.place().line}"
+            written, literal = config.templates[stage].spelling(name)
+            raise InputError(
+                f"{place}: no value for {written} in {grid}; add `{name}` to `default` or to the grid, "
+                f"or write {literal} for the text.{did_you_mean(name, known)}"
+            )

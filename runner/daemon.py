@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from runner import records, recovery
+from runner import records, recovery, yamlfile
 from runner.errors import SystemFaultError
 from runner.events import Event, Kind
 from runner.executors.base import Launch
 from runner.model import Job, JobState, Outcome
 from runner.process import this_host
+from runner.trials import CONFIG_FILE, nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,18 +147,18 @@ class Daemon:
         known = self._prepare(trial)
         attempt = known.attempts.get(stage, 0) + 1
         now = time.time()
-        log = _new_log(trial.output, stage, now)
-        records.append_attempt(trial.output, _start_record(stage, attempt, now, start.slot, log))
+        log = _new_log(trial.directory, stage, now)
+        records.append_attempt(trial.directory, _start_record(stage, attempt, now, start.slot, log))
         known.attempts[stage] = attempt
         known.stat[stage] = JobState.RUNNING
-        records.write_stat(trial.output, known.stat)
-        log_path = f"{trial.output}/{log}"
-        exit_record = recovery.exit_record(trial.output, stage, attempt)
+        records.write_stat(trial.directory, known.stat)
+        log_path = f"{trial.directory}/{log}"
+        exit_record = recovery.exit_record(trial.directory, stage, attempt)
         environment = self._environment_of(trial, stage, attempt, start.slot)
         native_id, process = self._executor.start(Launch(trial.commands[stage], exit_record, log_path, environment))
         self._running[native_id] = Running(job, attempt, start.slot.label, now, time.monotonic(), log_path)
         record = {"event": "process", "stage": stage, "attempt": attempt, **process}
-        records.append_attempt(trial.output, record)
+        records.append_attempt(trial.directory, record)
         self._watcher.handle(Event(Kind.START, job, now, start.slot.label, attempt=attempt, log=log_path))
 
     def _prepare(self, trial: Trial) -> _Trial:
@@ -165,14 +166,16 @@ class Daemon:
         known = self._trials[trial.index]
         if known.is_written:
             return known
-        _make_directory(trial.output)
-        old = {} if known.is_new else records.read_param(trial.output) or {}
+        _make_directory(trial.directory)
+        old = {} if known.is_new else records.read_param(trial.directory) or {}
         states = self._scheduler.states(trial)
         due = {stage: line for stage, line in trial.commands.items() if states[stage] is not JobState.COMPLETED}
         own = {"_name": trial.name, "_output": trial.output, "_time": self._plan_time}
-        records.write_param(trial.output, trial.params, own, (old.get("_scripts") or {}) | due)
+        records.write_param(trial.directory, trial.params, own, (old.get("_scripts") or {}) | due)
+        if trial.needs_config:
+            records.replace_text(f"{trial.directory}/{CONFIG_FILE}", yamlfile.dump(nested(trial.params)))
         if not known.is_new:
-            known.stat = records.read_stat(trial.output) | known.stat
+            known.stat = records.read_stat(trial.directory) | known.stat
         known.is_written = True
         return known
 
@@ -185,7 +188,7 @@ class Daemon:
 
     def _adopt(self, trial: Trial, adopted: recovery.Adopted) -> None:
         job = Job(trial, adopted.stage)
-        log = f"{trial.output}/{adopted.log}"
+        log = f"{trial.directory}/{adopted.log}"
         self._scheduler.adopt(trial, adopted.stage, adopted.slot)
         started = adopted.started.timestamp()
         began = time.monotonic() - max(0.0, time.time() - started)
@@ -199,7 +202,7 @@ class Daemon:
         now = time.time()
         exit_code = ended.exit_code
         if exit_code is None:
-            exit_code = records.read_exit_code(trial.output, stage, running.attempt)
+            exit_code = records.read_exit_code(trial.directory, stage, running.attempt)
         state = recovery.state_of(exit_code, self._stops > 0 or self._fault is not None)
         seconds = time.monotonic() - running.began
         outcome = Outcome(state, exit_code, seconds, ended.peak_rss_mib, ended.cpu_s)
@@ -216,13 +219,13 @@ class Daemon:
 
     def _record_end(self, running: Running, outcome: Outcome, blocked: Sequence[Job], now: float) -> None:
         trial, stage = running.job
-        records.append_attempt(trial.output, records.end_record(stage, running.attempt, outcome, _iso(now)))
+        records.append_attempt(trial.directory, records.end_record(stage, running.attempt, outcome, _iso(now)))
         known = self._trials[trial.index]
         if not known.stat:  # an adopted attempt: this run has not read it yet
-            known.stat = records.read_stat(trial.output)
+            known.stat = records.read_stat(trial.directory)
         known.stat[stage] = outcome.state
         known.stat.update((job.stage, JobState.BLOCKED) for job in blocked)
-        records.write_stat(trial.output, known.stat)
+        records.write_stat(trial.directory, known.stat)
 
     def _end_all(self, is_hard: bool) -> None:
         """Signals every running attempt; the polite signal is followed by the hard one after the grace time."""

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 class Directories:
     """The trials' directories under one output directory, read when they are asked for."""
 
-    def __init__(self, output: Path, introduced: Params) -> None:
+    def __init__(self, output: Path, introduced: Params, remembers: bool = True) -> None:
+        """`remembers`: a name that was given out is the trial's from then on; a preview of millions does without, as
+        names collide within a plan only where the namer errs.
+        """
         self._output = output
         self._introduced = introduced
         self._on_disk, self._files = _entries(output)
         self._id_of: dict[str, str | None] = {}
+        self._given: dict[str, str] | None = {} if remembers else None
         self._name_of: dict[str, str] | None = None
 
     def name_of(self, draft: Draft) -> str:
@@ -33,26 +37,30 @@ class Directories:
         Raises:
             InputError: a file has the name that the directory needs.
         """
-        if draft.preferred_name in self._files:
-            path = self._output / draft.preferred_name
-            raise InputError(f"{path}: a file is in the way of a trial's directory; move it away.")
-        owner = self._owner(draft.preferred_name)
+        name = self._choose(draft)
+        if name in self._files:
+            raise InputError(f"{self._output / name}: a file is in the way of a trial's directory; move it away.")
+        if self._given is not None:
+            self._given[name] = draft.trial_id
+        return name
+
+    def _choose(self, draft: Draft) -> str:
+        name = draft.preferred_name
+        owner = self._owner(name)
         if owner == draft.trial_id:
-            return draft.preferred_name
+            return name
         known = self._known_names().get(draft.trial_id)
         if known is not None:
             return known
-        name = draft.preferred_name
-        if owner is not None:
-            name = with_hash(name, draft.trial_id)
-            if self._owner(name) not in {None, draft.trial_id}:
-                name = draft.trial_id
-        self._id_of[name] = draft.trial_id
-        self._on_disk.add(name)
-        return name
+        if owner is None:
+            return name
+        name = with_hash(name, draft.trial_id)
+        return name if self._owner(name) in {None, draft.trial_id} else draft.trial_id
 
     def _owner(self, name: str) -> str | None:
         """The id of the trial to which a directory belongs; None for one that does not exist, or holds no trial."""
+        if self._given is not None and name in self._given:
+            return self._given[name]
         if name not in self._on_disk:
             return None
         if name not in self._id_of:

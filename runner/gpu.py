@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 
@@ -19,7 +20,9 @@ def visible_indices() -> list[str]:
     try:
         limit = os.environ.get("CUDA_VISIBLE_DEVICES")
         if limit is not None:
-            return [item.strip() for item in limit.split(",") if item.strip()]
+            # CUDA itself stops reading at the first of these.
+            shown = itertools.takewhile(lambda item: item not in {"-1", "NoDevFiles"}, map(str.strip, limit.split(",")))
+            return [item for item in shown if item]
         return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()

@@ -49,9 +49,16 @@ class Trial:
     index: int
     trial_id: str
     name: str
-    output: str
+    output: str  # what {_output} says
+    directory: str  # where its records and logs lie; the output, but for --no-subdir
     params: Params
     commands: Mapping[str, str]
+    needs_config: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The trial in a message: its directory, which its name ends, or, without one of its own, both."""
+        return self.output if self.output == self.directory else f"{self.output}: {self.name}"
 
 
 class Job(NamedTuple):

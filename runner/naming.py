@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from runner.values import Value
 
@@ -20,8 +20,6 @@ HASH_LENGTH = 8
 UNNAMED = "default"
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\]")
-# A value with this inside could be mistaken for the next parameter.
-_LOOKS_LIKE_PARAMETER = re.compile(r"-[A-Z][A-Za-z0-9.]*_")
 
 
 def short_key(key: str) -> str:
@@ -53,21 +51,41 @@ def component(key: str, value: Value) -> str:
     return f"{short_key(key)}_{short_value(value)}"
 
 
+def _is_in_range(owner: tuple[str, type, Value], text: str, ranges: Sequence[tuple[str, Sequence[Value]]]) -> bool:
+    """Whether a number of another parameter's range, or of another type, has the text of this value."""
+    try:
+        number = int(float(short_value(owner[2])))
+    except (ValueError, OverflowError):
+        return False
+    return any(
+        number in values and component(key, number) == text and owner != (key, int, number) for key, values in ranges
+    )
+
+
 class Namer:
     """Names trials so that no two share one, given every parameter value that may occur.
 
     A name depends on the trial and on the set of values alone, not on the order in which trials are named.
     """
 
-    def __init__(self, values: Iterable[tuple[str, Value]]) -> None:
-        """`values`: the key and value of every choice of every sweep; repeated ones are welcome."""
+    def __init__(self, leaves: Sequence[tuple[str, Sequence[Value]]]) -> None:
+        """`leaves`: each parameter of each sweep with its values; repeated ones are welcome."""
+        ranges = [(key, values) for key, values in leaves if isinstance(values, range)]
         owners: dict[str, tuple[str, type, Value]] = {}
         self._ambiguous: set[str] = set()
-        for key, value in values:
-            text = component(key, value)
-            owner = (key, type(value), value)
-            if owners.setdefault(text, owner) != owner or _LOOKS_LIKE_PARAMETER.search(short_value(value)):
-                self._ambiguous.add(text)
+        # A value with one of these inside could be mistaken for the next parameter.
+        heads = {f"-{short_key(key)}_" for key, _ in leaves}
+        for key, values in leaves:
+            # The numbers of a range differ among themselves; it may be too long to be looked at one by one.
+            for value in () if isinstance(values, range) else values:
+                text = component(key, value)
+                owner = (key, type(value), value)
+                is_double = owners.setdefault(text, owner) != owner or _is_in_range(owner, text, ranges)
+                if is_double or any(head in text for head in heads):
+                    self._ambiguous.add(text)
+        keys: dict[str, str] = {}
+        self._ambiguous_keys = {key for key, _ in ranges if keys.setdefault(short_key(key), key) != key}
+        self._ambiguous_keys |= {keys[short_key(key)] for key in self._ambiguous_keys}
 
     def name(self, params: Mapping[str, Value], trial_id: str) -> str:
         """The directory name for the parameters that the sweep sets, in their order."""
@@ -75,7 +93,8 @@ class Namer:
         name = "-".join(parts) or UNNAMED
         too_long = len(name.encode()) > MAX_NAME_BYTES
         reserved = name.startswith(".") or name in {"param", "stat"}
-        if too_long or reserved or not self._ambiguous.isdisjoint(parts):
+        is_ambiguous = not self._ambiguous.isdisjoint(parts) or not self._ambiguous_keys.isdisjoint(params)
+        if too_long or reserved or is_ambiguous:
             return with_hash(name, trial_id)
         return name
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runner.appendfile import append_line, whole_lines
 from runner.errors import RunnerError
+from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 Entry: TypeAlias = "dict[str, Any]"
 
-STATE_DIRECTORY = ".runner"
 VERSION = 1
 
 

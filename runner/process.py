@@ -77,15 +77,19 @@ class ExitRecord:
     prefix: str
 
 
+def shell_arguments(command: str, exit_record: ExitRecord) -> list[str]:
+    """The arguments of the shell that runs a command and records its exit code."""
+    return [bash(), "-c", WRAPPER, "run", command, exit_record.path, exit_record.prefix]
+
+
 def spawn(command: str, exit_record: ExitRecord, log: int, environment: Mapping[str, str]) -> int:
     """Starts a command in a session of its own; standard output and error go to the descriptor `log`.
 
     Returns the pid of its shell, which is also its process group.
     """
-    shell = bash()
     return os.posix_spawn(
-        shell,
-        [shell, "-c", WRAPPER, "run", command, exit_record.path, exit_record.prefix],
+        bash(),
+        shell_arguments(command, exit_record),
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -119,8 +123,15 @@ def is_same(pid: int, ticks: int) -> bool:
     return start_ticks(pid) == ticks
 
 
-def find_shell(exit_record: ExitRecord) -> int | None:
-    """The pid of the living shell that will write this record, for an attempt whose pid was not recorded."""
+def find(pid: int | None, ticks: int | None, exit_record: ExitRecord) -> tuple[int, int] | None:
+    """The pid and start time of an attempt's shell, if it lives; None for `pid`: its start was not recorded."""
+    if pid is None:
+        pid = _shell_that_writes(exit_record)
+        ticks = None if pid is None else start_ticks(pid)
+    return None if pid is None or ticks is None or not is_same(pid, ticks) else (pid, ticks)
+
+
+def _shell_that_writes(exit_record: ExitRecord) -> int | None:
     wanted = [os.fsencode(exit_record.path), exit_record.prefix.encode()]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

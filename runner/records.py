@@ -55,7 +55,7 @@ def _read_mapping(path: str) -> Record | None:
             value = yamlfile.load(file.read().decode())
     except FileNotFoundError:
         return None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, KeyError) as error:
         raise DamagedRecordError(
             f"{path}: cannot be read ({type(error).__name__}); move it away or mend it."
         ) from error
@@ -69,21 +69,23 @@ def _read_mapping(path: str) -> Record | None:
 def write_param(
     directory: str, params: Mapping[str, Value], own: Mapping[str, str], scripts: Mapping[str, str]
 ) -> None:
-    """Replaces `param`: the parameters, then the runner's `own` keys and the shell line of each stage.
-
-    It is written beside the old one and renamed, so that a kill leaves one of the two.
-    """
+    """Replaces `param`: the parameters, then the runner's `own` keys and the shell line of each stage."""
     lines = [f"{_key(key)}: {_scalar(value)}\n" for key, value in params.items()]
     lines += [f"{key}: {_quoted(text)}\n" for key, text in own.items()]
     lines.append("_scripts:\n" if scripts else "_scripts: {}\n")
     lines += [f"  {_key(stage)}: {_quoted(command)}\n" for stage, command in scripts.items()]
-    temporary = f"{directory}/param.tmp"
+    replace_text(f"{directory}/param", "".join(lines))
+
+
+def replace_text(path: str, text: str) -> None:
+    """Writes a file beside the old one and renames it, so that a kill leaves one of the two."""
+    temporary = f"{path}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
-        write_all(descriptor, "".join(lines).encode())
+        write_all(descriptor, text.encode())
     finally:
         os.close(descriptor)
-    os.replace(temporary, f"{directory}/param")  # noqa: PTH105 - called for every trial
+    os.replace(temporary, path)  # noqa: PTH105 - called for every trial
 
 
 def write_stat(directory: str, stat: Mapping[str, JobState]) -> None:
@@ -204,8 +206,11 @@ def _add(history: History, record: Record) -> None:
         attempt.process = record
     elif event == "exit":
         attempt.exit_code = int(record["exit_code"])
-    else:
+    elif event == "end":
+        JobState(record["state"])  # an unknown word is damage, too
         attempt.end = record
+    else:
+        raise ValueError(event)
 
 
 def end_record(stage: str, attempt: int, outcome: Outcome, ended: str) -> Record:

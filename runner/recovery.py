@@ -67,12 +67,12 @@ def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes
     Raises:
         InputError: an attempt may still run on another host.
     """
-    if not os.path.isdir(trial.output):  # noqa: PTH112 - called for every trial
+    if not os.path.isdir(trial.directory):  # noqa: PTH112 - called for every trial
         return Found(dict.fromkeys(trial.commands, JobState.PENDING), {}, is_new=True)
-    stat = records.read_stat(trial.output)
+    stat = records.read_stat(trial.directory)
     if not is_forced and all(stat.get(stage) is JobState.COMPLETED for stage in trial.commands):
         return Found(dict.fromkeys(trial.commands, JobState.COMPLETED), {})
-    history = records.read_attempts(trial.output)
+    history = records.read_attempts(trial.directory)
     adopted = []
     told = dict(stat)  # without an attempt: what mlrunner wrote
     for stage in trial.commands:
@@ -80,15 +80,15 @@ def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes
         if last is not None and last.end is not None:
             told[stage] = JobState(last.end["state"])
         elif last is not None:
-            running = _adopt(last, trial.output, executor, host, takes_over)
+            running = _adopt(last, trial.directory, executor, host, takes_over)
             if running is None:
-                told[stage] = _close(last, trial.output)
+                told[stage] = _close(last, trial.directory)
             else:
                 adopted.append(running)
                 told[stage] = JobState.RUNNING
     if told != stat:
         # The end of an attempt is recorded first; a kill came before `stat` said so too.
-        records.write_stat(trial.output, told)
+        records.write_stat(trial.directory, told)
     is_done = {stage: told.get(stage) is JobState.COMPLETED and not is_forced for stage in trial.commands}
     states = {stage: JobState.COMPLETED if done else JobState.PENDING for stage, done in is_done.items()}
     return Found(states, _counts(history), tuple(adopted))

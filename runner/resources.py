@@ -62,7 +62,7 @@ def usable_cores() -> int:
 def _cgroup_quota(root: Path = _CGROUP_ROOT, membership: Path = Path("/proc/self/cgroup")) -> float | None:
     """The tightest CPU quota, in cores, of the cgroups that this process is in; None without one."""
     quotas = []
-    for line in membership.read_text(encoding="utf-8").splitlines():
+    for line in _read(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             quotas += [_read_v2(group) for group in _with_parents(root, path)]

@@ -55,8 +55,13 @@ class Scheduler:
         self._held[Job(trial, stage)] = place
 
     def stop(self) -> None:
-        """Lets nothing more start."""
+        """Lets nothing more start; what was decided and not yet told is taken back."""
         self._is_stopping = True
+        for start in reversed(self._next):
+            self._states[start.job.trial.index][start.job.stage] = JobState.PENDING
+            self._release(self._held.pop(start.job))
+            self._waiting.appendleft(start.job.trial)
+        self._next.clear()
 
     def decide(self) -> list[Start]:
         """The starts that are due now; each is taken as done."""
@@ -76,7 +81,9 @@ class Scheduler:
         if following is None:
             self._release(place)
             # What was interrupted is due again, and so is all that comes after it.
-            return self._block(job) if state is JobState.FAILED else []
+            blocked = self._block(job) if state is JobState.FAILED else []
+            self._wait_for_earlier(job)
+            return blocked
         if place is None or self._is_stopping:
             self._release(place)
             self._waiting.appendleft(job.trial)
@@ -115,6 +122,12 @@ class Scheduler:
         for item in blocked:
             self._move(item, JobState.BLOCKED)
         return blocked
+
+    def _wait_for_earlier(self, job: Job) -> None:
+        """Queues the trial of an adopted job again when a stage before it is still to do."""
+        due, stages = self._due(job.trial), list(self._states[job.trial.index])
+        if due is not None and stages.index(due) < stages.index(job.stage):
+            self._waiting.appendleft(job.trial)
 
     def _move(self, job: Job, state: JobState) -> None:
         states = self._states[job.trial.index]

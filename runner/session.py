@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
+import itertools
 import os
-import re
 import shutil
 import signal
-import time
+import sys
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from runner import closing, config, plan, resources, trials
-from runner.config import CpuResource
+from runner import closing, plan, planning, preview, resources
 from runner.daemon import Daemon
-from runner.directories import Directories
-from runner.errors import BusyError, InputError, SystemFaultError
+from runner.errors import SystemFaultError
 from runner.events import Kind
+from runner.executors.foreground import ForegroundExecutor
 from runner.executors.local import LocalExecutor
+from runner.lock import sole_user
 from runner.model import JobState
 from runner.progress import Progress
 from runner.scheduler import Scheduler
@@ -35,10 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
-    from runner.config import Config, Resource
+    from runner.config import Config
     from runner.events import Watcher
+    from runner.executors.base import Executor
     from runner.model import Slot, Trial
-    from runner.values import Params
+    from runner.planning import Request
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -51,79 +50,20 @@ def run(options: argparse.Namespace) -> int:
         BusyError: another `run` works in the output directory.
         SystemFaultError: the machine refused to write or to start something.
     """
-    console = Console(highlight=False)
-    selected = _configuration(options)
-    output = Path(options.output)
-    if output.exists() and not output.is_dir():
-        raise InputError(f"-o {output}: is a file; name a directory.")
-    started = time.strftime("%Y%m%d.%H%M%S")
-    journal = plan.Journal(output)
-    introduced = journal.introduced()
-    new_defaults = plan.newly_introduced(selected.default, introduced)
-    planned = _trials(selected, introduced | new_defaults, options.output, started)
-    for warning in selected.warnings:
-        console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
+    request = planning.read(options)
     if options.dry_run:
-        _print_commands(planned)
+        (preview.print_json if options.json else preview.print_commands)(request.trials(is_preview=True), sys.stdout)
         return EXIT_OK
-    slots, origin = resources.slots(selected.resource)
-    with _sole_user(output):
-        _copy_file(selected.path, output, options.title)
-        journal.append(_entry(options, started, len(planned), new_defaults))
-        _greet(console, selected, planned, origin)
-        return _carry_out(planned, slots, console, output, started, options)
-
-
-def _configuration(options: argparse.Namespace) -> Config:
-    selected = trials.select(config.load(Path(options.yaml)), options.title, options.command)
-    if options.resource is None:
-        return selected
-    return replace(selected, resource=_resource_option(options.resource))
-
-
-def _resource_option(words: Sequence[str]) -> Resource:
-    if list(words) == ["auto"]:
-        return "auto"
-    cpu = re.fullmatch(r"cpu:([1-9]\d*)", words[0])
-    if cpu and len(words) == 1:
-        return CpuResource(cpu=int(cpu[1]))
-    for word in words:
-        if not re.fullmatch(r"[\w-]+(,[\w-]+)*", word) or word == "auto":
-            raise InputError(f"-r {word}: no resource; allowed: GPU indices such as 0 1 or 0,1 2,3, or cpu:4, or auto.")
-    return list(words)
-
-
-def _trials(selected: Config, introduced: Params, output: str, started: str) -> list[Trial]:
-    directories = Directories(Path(output), introduced)
-    drafts = trials.draft(selected, introduced)
-    return list(trials.complete(drafts, selected.templates, output, started, directories.name_of))
-
-
-def _print_commands(planned: Sequence[Trial]) -> None:
-    for trial in planned:
-        print(f"# {trial.index + 1}/{len(planned)}, {trial.output}")
-        for command in trial.commands.values():
-            print(command)
-
-
-@contextmanager
-def _sole_user(output: Path) -> Iterator[None]:
-    """Holds the output directory; the lock ends with the process, however it ends."""
-    state = output / plan.STATE_DIRECTORY
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise SystemFaultError(f"{error.filename}: {error.strerror}; choose another directory with -o.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise BusyError(
-            f"{output}: another `run` works here; wait for it, or choose another directory with -o."
-        ) from None
-    finally:
-        os.close(lock)
+    planned = list(itertools.islice(request.trials(), 1 if options.debug else None))
+    console = Console(highlight=False)
+    for warning in request.config.warnings:
+        console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
+    slots, origin = resources.slots(request.config.resource)
+    with sole_user(request.output):
+        _copy_file(request.config.path, request.output, options.title)
+        plan.Journal(request.output).append(_entry(request, len(planned)))
+        _greet(console, request.config, planned, origin)
+        return _carry_out(planned, slots, console, request)
 
 
 def _copy_file(path: Path, output: Path, title: str | None) -> None:
@@ -136,9 +76,10 @@ def _copy_file(path: Path, output: Path, title: str | None) -> None:
         raise SystemFaultError(f"{output / name}: {error.strerror}.") from error
 
 
-def _entry(options: argparse.Namespace, started: str, count: int, new_defaults: Params) -> plan.Entry:
-    asked = {key: value for key, value in vars(options).items() if value}
-    return {"kind": "plan", "time": started, "options": asked, "trials": count, "introduced": new_defaults}
+def _entry(request: Request, count: int) -> plan.Entry:
+    asked = {key: value for key, value in vars(request.options).items() if value}
+    introduced = request.new_defaults
+    return {"kind": "plan", "time": request.time, "options": asked, "trials": count, "introduced": introduced}
 
 
 def _greet(console: Console, selected: Config, planned: Sequence[Trial], origin: str) -> None:
@@ -147,32 +88,24 @@ def _greet(console: Console, selected: Config, planned: Sequence[Trial], origin:
         text = f"Orphan parameters, which no command uses: {', '.join(orphans)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
     jobs = sum(len(trial.commands) for trial in planned)
-    combinations = trials.sweep_sizes(selected.sweeps)
-    some_twice = f" ({combinations:,} combinations, some twice)" if combinations > len(planned) else ""
-    console.print(f"Trials: {len(planned):,}{some_twice}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
+    console.print(f"Trials: {len(planned):,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
 
 
-def _carry_out(
-    planned: Sequence[Trial],
-    slots: Sequence[Slot],
-    console: Console,
-    output: Path,
-    started: str,
-    options: argparse.Namespace,
-) -> int:
+def _carry_out(planned: Sequence[Trial], slots: Sequence[Slot], console: Console, request: Request) -> int:
+    options = request.options
     progress = Progress(Counter(stage for trial in planned for stage in trial.commands), len(slots))
     watcher: Watcher
-    if console.is_terminal:
+    if console.is_terminal and not options.debug:
         watcher = LiveWatcher(progress, len(planned), console)
     else:
         watcher = PlainWatcher(progress, len(planned))
-    scheduler = Scheduler(slots)
-    executor = LocalExecutor()
-    daemon = Daemon(scheduler, executor, watcher, started, os.environ)
+    scheduler = Scheduler(slots[:1] if options.debug else slots)
+    executor: Executor = ForegroundExecutor() if options.debug else LocalExecutor()
+    daemon = Daemon(scheduler, executor, watcher, request.time, os.environ)
     skipped: Counter[str] = Counter()
     try:
         with _polite_signals(daemon):
-            daemon.submit(planned, options.force, options.take_over)
+            daemon.submit(planned, options.force or options.debug, options.take_over)
             for trial in planned:
                 states = scheduler.states(trial).items()
                 skipped.update(stage for stage, state in states if state is JobState.COMPLETED)
@@ -188,7 +121,8 @@ def _carry_out(
     if daemon.was_stopped:
         console.print("\nStopped. `run` goes on from here.")
         return EXIT_INTERRUPTED
-    closing.print_results(console, planned, output)
+    if not options.no_subdir:
+        closing.print_results(console, planned, request.output)
     if progress.ended[Kind.INTERRUPT]:
         console.print("\nWhat was interrupted is due again: type `run`.")
     return _exit_code(final, progress)

@@ -7,25 +7,24 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from runner.values import text_of
+from runner.values import NAME, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runner.values import Value
 
-NAME = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
-_TOKEN = re.compile(
-    rf"""\{{\{{(?P<literal_brace>{NAME})\}}\}} | \[\[(?P<literal_bracket>{NAME})\]\]
-       | \$\{{[^}}]*\}} | (?P<value>\{{{NAME}\}}) | (?P<flag>\[{NAME}\])
-       | \\. | \$' | \$\( | .""",
-    re.VERBOSE | re.DOTALL,
-)
+_PLACEHOLDER = rf"""\{{\{{(?P<literal_brace>{NAME})\}}\}} | \[\[(?P<literal_bracket>{NAME})\]\]
+    | (?P<value>\{{{NAME}\}}) | (?P<flag>\[{NAME}\])"""
+_TOKEN = re.compile(rf"\$\$ | \$\{{[^}}]*\}} | {_PLACEHOLDER} | \\. | \$' | \$\( | .", re.VERBOSE | re.DOTALL)
+# Where the shell expands nothing, a dollar is a character.
+_TOKEN_IN_QUOTES = re.compile(rf"{_PLACEHOLDER} | \\. | .", re.VERBOSE | re.DOTALL)
 
 Place: TypeAlias = Literal["bare", "single", "double", "ansi", "paren", "backtick"]
 
@@ -37,11 +36,14 @@ class Placeholder:
     name: str
     is_flag: bool
     places: tuple[Place, ...]
+    is_before_redirection: bool = False
 
     def render(self, value: Value) -> str:
         """The value as shell text for this place."""
         if not self.is_flag:
-            return _quote(text_of(value), self.places)
+            text = _quote(text_of(value), self.places)
+            # A bare number there would be the descriptor that is redirected.
+            return f"'{text}'" if self.is_before_redirection and text.isdigit() else text
         if value is None or value is False:
             return ""
         flag = f"--{self.name}"
@@ -56,10 +58,15 @@ class Template:
 
     parts: tuple[str | Placeholder, ...]
 
-    @property
+    @functools.cached_property
     def names(self) -> frozenset[str]:
         """The parameters that the command uses."""
         return frozenset(part.name for part in self.parts if isinstance(part, Placeholder))
+
+    def spelling(self, name: str) -> tuple[str, str]:
+        """How the template writes a parameter, and how it would write the same as plain text."""
+        is_flag = all(part.is_flag for part in self.parts if isinstance(part, Placeholder) and part.name == name)
+        return (f"[{name}]", f"[[{name}]]") if is_flag else (f"{{{name}}}", f"{{{{{name}}}}}")
 
     def render(self, values: Mapping[str, Value]) -> str:
         """The exact shell line. Raises KeyError with the name of a parameter that has no value."""
@@ -71,8 +78,13 @@ def parse(text: str) -> Template:
     line = re.sub(r"\s*\n\s*", " ", text).strip()
     parts: list[str | Placeholder] = []
     places: list[Place] = ["bare"]
-    for match in _TOKEN.finditer(line):
-        piece = _part(match, tuple(places))
+    position = 0
+    while position < len(line):
+        pattern = _TOKEN_IN_QUOTES if places[-1] in {"single", "ansi"} else _TOKEN
+        match = pattern.match(line, position)
+        assert match is not None
+        position = match.end()
+        piece = _part(match, tuple(places), line[position : position + 1])
         if isinstance(piece, str) and parts and isinstance(parts[-1], str):
             parts[-1] += piece
         else:
@@ -82,9 +94,10 @@ def parse(text: str) -> Template:
     return Template(tuple(parts))
 
 
-def _part(match: re.Match[str], places: tuple[Place, ...]) -> str | Placeholder:
+def _part(match: re.Match[str], places: tuple[Place, ...], following: str) -> str | Placeholder:
     if match["value"]:
-        return Placeholder(match["value"][1:-1], False, places)
+        is_bare = places[-1] in {"bare", "paren", "backtick"}
+        return Placeholder(match["value"][1:-1], False, places, is_bare and following in {"<", ">"})
     if match["flag"]:
         return Placeholder(match["flag"][1:-1], True, places)
     if match["literal_brace"]:
@@ -149,4 +162,4 @@ def _quote(text: str, places: tuple[Place, ...]) -> str:
     if "backtick" not in places:
         return quoted
     around = places[: places.index("backtick")]
-    return _escape(quoted, '\\`$"' if "double" in around else "\\`$")
+    return _escape(quoted, '\\`$"' if around[-1] == "double" else "\\`$")

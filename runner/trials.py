@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import InputError, did_you_mean
-from runner.grid import resolve, trial_id
+from runner.grid import trial_id
 from runner.model import Trial
 from runner.naming import Namer
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from runner.grid import Sweep
     from runner.template import Template
     from runner.values import Params
+
+
+STATE_DIRECTORY = ".runner"
+CONFIG_FILE = "trial.yaml"
 
 
 @dataclass(frozen=True)
@@ -52,45 +56,93 @@ def select(config: Config, title: str | None, stages: Sequence[str] | None) -> C
     return replace(config, sweeps=sweeps)
 
 
-def draft(config: Config, introduced: Params) -> list[Draft]:
-    """Every trial once, in the file's order; one that stands in two sweeps runs the stages of both."""
-    namer = Namer((key, value) for sweep in config.sweeps for key, values in sweep.choices.items() for value in values)
-    drafts: dict[str, Draft] = {}
-    for sweep in config.sweeps:
-        stages = sweep.stages or tuple(config.templates)
-        for combination in sweep.combinations():
-            item = _draft(combination, stages, config, introduced, namer)
-            known = drafts.get(item.trial_id)
-            if known is None:
-                drafts[item.trial_id] = item
-            elif known.stages != stages:
-                both = tuple(stage for stage in config.templates if stage in known.stages or stage in stages)
-                drafts[item.trial_id] = replace(known, stages=both)
-    return list(drafts.values())
+def drafts(config: Config, introduced: Params, sample: int | None = None, seed: int = 0) -> Iterator[Draft]:
+    """Every trial once, in the file's order; one that stands in two sweeps runs the stages of both.
+
+    With `sample`, only so many combinations of each sweep, drawn at random. Nothing is held for the trials that have
+    been given out, unless the file can name a trial twice.
+    """
+    namer = Namer([leaf for sweep in config.sweeps for leaf in sweep.grid.leaves()])
+    stages_of = [sweep.stages or tuple(config.templates) for sweep in config.sweeps]
+    expanded = (
+        Draft(identity, namer.name(combination, identity), params, stages)
+        for sweep, stages in zip(config.sweeps, stages_of, strict=True)
+        for combination in (sweep.combinations() if sample is None else sweep.sample(sample, seed))
+        for params in (config.settings.resolve(combination),)
+        for identity in (trial_id(params, introduced),)
+    )
+    if len(set(stages_of)) > 1:
+        return _joined(expanded, tuple(config.templates))
+    may_repeat = len(config.sweeps) > 1 or config.settings.alias or any(sweep.grid.repeats() for sweep in config.sweeps)
+    return _unique(expanded) if may_repeat else expanded
 
 
-def _draft(combination: Params, stages: tuple[str, ...], config: Config, introduced: Params, namer: Namer) -> Draft:
-    params = resolve(combination, config.default)
-    identity = trial_id(params, introduced)
-    return Draft(identity, namer.name(combination, identity), params, stages)
+def _unique(expanded: Iterable[Draft]) -> Iterator[Draft]:
+    seen: set[bytes] = set()
+    for item in expanded:
+        key = bytes.fromhex(item.trial_id[:32])
+        if key not in seen:
+            seen.add(key)
+            yield item
+
+
+def _joined(expanded: Iterable[Draft], order: tuple[str, ...]) -> Iterator[Draft]:
+    """Each trial where it stands first, with the stages of every sweep that names it."""
+    found: dict[str, Draft] = {}
+    for item in expanded:
+        known = found.get(item.trial_id)
+        if known is None:
+            found[item.trial_id] = item
+        elif known.stages != item.stages:
+            both = tuple(stage for stage in order if stage in known.stages or stage in item.stages)
+            found[item.trial_id] = replace(known, stages=both)
+    return iter(found.values())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where trials are put: each into a directory of its name, or all into the output directory itself.
+
+    Without subdirectories the records of a trial lie under `.runner/trials/<id>/`.
+    """
+
+    output: str
+    time: str
+    has_subdirectories: bool = True
+
+    def trial(self, index: int, item: Draft, name: str, templates: Mapping[str, Template]) -> Trial:
+        """The trial with its directories and shell lines."""
+        if self.has_subdirectories:
+            output = directory = os.path.join(self.output, name)  # noqa: PTH118 - the text as it stands in commands
+        else:
+            output = self.output
+            directory = os.path.join(self.output, STATE_DIRECTORY, "trials", item.trial_id)  # noqa: PTH118
+        own = {"_name": name, "_output": output, "_time": self.time, "_config": f"{directory}/{CONFIG_FILE}"}
+        values = item.params | own
+        commands = {stage: templates[stage].render(values) for stage in item.stages}
+        needs_config = any("_config" in templates[stage].names for stage in item.stages)
+        return Trial(index, item.trial_id, name, output, directory, item.params, commands, needs_config)
 
 
 def complete(
-    drafts: Iterable[Draft],
-    templates: Mapping[str, Template],
-    output: str,
-    time: str,
-    name_of: Callable[[Draft], str],
+    found: Iterable[Draft], templates: Mapping[str, Template], layout: Layout, name_of: Callable[[Draft], str]
 ) -> Iterator[Trial]:
-    """Trials with their directories and shell lines; `name_of` settles the directory of each draft."""
-    for index, item in enumerate(drafts):
-        name = name_of(item)
-        directory = os.path.join(output, name)  # noqa: PTH118 - the text as it stands in commands
-        values = item.params | {"_name": name, "_output": directory, "_time": time}
-        commands = {stage: templates[stage].render(values) for stage in item.stages}
-        yield Trial(index, item.trial_id, name, directory, item.params, commands)
+    """Trials of drafts; `name_of` settles the name of each."""
+    return (layout.trial(index, item, name_of(item), templates) for index, item in enumerate(found))
 
 
-def sweep_sizes(sweeps: Iterable[Sweep]) -> int:
-    """The number of combinations, duplicates counted as often as they stand there."""
-    return sum(len(sweep) for sweep in sweeps)
+def nested(params: Params) -> dict[str, Any]:
+    """The parameters as a program's configuration file has them: `optimizer.lr` is the key lr under optimizer."""
+    result: dict[str, Any] = {}
+    for name, value in params.items():
+        *parents, last = name.split(".")
+        inner = result
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return result
+
+
+def combinations(sweeps: Iterable[Sweep]) -> int:
+    """The number of combinations, one that stands in two sweeps counted twice."""
+    return sum(sweep.count() for sweep in sweeps)

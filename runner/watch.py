@@ -49,7 +49,7 @@ def line(event: Event, trials: int) -> str:
         what = "an earlier stage failed, "
     elif event.kind in {Kind.START, Kind.ADOPT} and event.attempt > 1:
         what = f"attempt {event.attempt}, "
-    return f"{event.kind.value:<9} {where}{event.job.stage}: {number}, {what}{event.job.trial.output}"
+    return f"{event.kind.value:<9} {where}{event.job.stage}: {number}, {what}{event.job.trial.shown}"
 
 
 def last_line(log: str) -> str:

@@ -40,7 +40,7 @@ class _Loader(_BaseLoader):  # type: ignore[misc]
     """The safe loader with the number rules above."""
 
     yaml_implicit_resolvers: dict[str, Any] = {  # noqa: RUF012
-        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":timestamp", ":float", ":int"))]
+        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":timestamp", ":float", ":int", ":value"))]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -58,6 +58,7 @@ class _Dumper(_BaseDumper):  # type: ignore[misc]
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 
 
 def _read_int(text: str) -> int:
@@ -132,6 +133,7 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: KeyPath, place: Place) -> dict[str, Any]:
         result: dict[str, Any] = {}
         merged: dict[str, Any] = {}
+        own: dict[KeyPath, int] = {}  # after those of what is merged, which they outweigh
         for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 merged |= self._merge(value_node, path, place)
@@ -140,8 +142,9 @@ class _Builder:
             if key in result:
                 line = key_node.start_mark.line + 1
                 raise InputError(f"{Place(place.file, line, key)}: the key stands here twice; remove one of them.")
-            self.document.lines[(*path, key)] = key_node.start_mark.line + 1
+            own[(*path, key)] = key_node.start_mark.line + 1
             result[key] = self.build(value_node, (*path, key))
+        self.document.lines |= own
         return merged | result
 
     def _merge(self, node: yaml.Node, path: KeyPath, place: Place) -> dict[str, Any]:
@@ -158,6 +161,9 @@ class _Builder:
             raise InputError(
                 f"{Place(place.file, node.start_mark.line + 1)}: a key must be a name, not a list or mapping."
             )
+        if node.tag not in _STANDARD_TAGS:
+            line = node.start_mark.line + 1
+            raise InputError(f"{Place(place.file, line)}: the tag {node.tag!r} is not allowed; write plain values.")
         return str(node.value)
 
     def _scalar(self, node: yaml.Node, place: Place) -> Any:
@@ -214,7 +220,10 @@ def _documents(file: str, text: str) -> Iterator[Document]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
-        raise InputError(f"{Place(file, line)}: not YAML: {_problem(error)}.") from None
+        raise InputError(f"{Place(file, line)}: not YAML: {_problem(error, text)}.") from None
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n") + 1
+        raise InputError(f"{Place(file, line)}: not YAML: {str(error).splitlines()[0]}.") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{file}: not YAML: {str(error).splitlines()[0]}.") from None
     for node in nodes:
@@ -224,11 +233,13 @@ def _documents(file: str, text: str) -> Iterator[Document]:
         yield builder.document
 
 
-def _problem(error: yaml.MarkedYAMLError) -> str:
-    problem = error.problem or str(error.context)
-    if "\\t" in problem or "'\\t'" in problem:
+def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
+    mark = error.problem_mark
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if mark and line[mark.column : mark.column + 1] == "\t":
         return "a tab; YAML is indented with spaces"
-    return problem
+    return error.problem or str(error.context)
 
 
 def load(text: str) -> Any:

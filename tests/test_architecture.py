@@ -20,17 +20,16 @@ IMPURE_LIBRARIES = {
     "signal",
     "socket",
     "shutil",
-    "random",
     "psutil",
     "yaml",
 }
 # From the top down: a layer imports only what stands below it.
 LAYERS = (
     {"cli"},
-    {"session"},
-    {"daemon", "closing", "watch", "directories", "resources"},
-    {"recovery", "executors", "config", "plan", "gpu"},
-    {"records", "process", "yamlfile", "appendfile"},
+    {"session", "check", "removal", "schema"},
+    {"planning", "daemon", "closing", "watch", "resources", "preview"},
+    {"recovery", "executors", "config", "plan", "gpu", "directories"},
+    {"gridfile", "lock", "records", "process", "yamlfile", "appendfile"},
     {"events", "progress", "scheduler", "trials"},
     {"model", "grid", "naming", "template", "values", "errors"},
 )
@@ -113,7 +112,7 @@ def loaded_after(statement: str) -> set[str]:
     [
         ("import runner", {"torch", "pandas", "numpy", "matplotlib", "pydantic", "yaml", "rich"}),
         (
-            "import runner.cli; runner.cli.parser().format_help()",
+            "import runner.cli; runner.cli.RUN.parser('').format_help()",
             {"torch", "pandas", "numpy", "pydantic", "yaml", "rich"},
         ),
         ("import runner.session", {"torch", "pandas", "matplotlib", "tensorboard"}),

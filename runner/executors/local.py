@@ -19,6 +19,11 @@ _WAKE_UPS = 4096  # bytes; what is left after one read only wakes the next wait
 ADOPTED_POLL_S = 0.5  # the end of a process that is not our child must be asked for
 
 
+def process_of(record: Record | None) -> tuple[int | None, int | None]:
+    """The pid and start time that a `process` record holds."""
+    return (None, None) if record is None else (record["pid"], record["ticks"])
+
+
 class LocalExecutor:
     """Starts children, and watches processes that an earlier daemon of this machine started."""
 
@@ -42,13 +47,10 @@ class LocalExecutor:
 
     def adopt(self, record: Record | None, exit_record: ExitRecord) -> int | None:
         """Watches the attempt's shell if it still lives."""
-        if record is None:
-            pid = process.find_shell(exit_record)
-            ticks = None if pid is None else process.start_ticks(pid)
-        else:
-            pid, ticks = record["pid"], record["ticks"]
-        if pid is None or ticks is None or not process.is_same(pid, ticks):
+        found = process.find(*process_of(record), exit_record)
+        if found is None:
             return None
+        pid, ticks = found
         self._adopted[pid] = ticks
         return pid
 

@@ -118,7 +118,7 @@ def test_what_failed_is_due_again_and_can_complete(project: Project) -> None:
 def test_no_more_run_at_a_time_than_there_are_slots(project: Project) -> None:
     # Each attempt counts the attempts that are under way.
     project.write(
-        "template:\n  a: 'touch busy.{n}; ls busy.* | wc -l; sleep 0.1; rm busy.{n}'\n"
+        "template:\n  a: 'touch busy.{n}; ls | grep -c ^busy; sleep 0.1; rm busy.{n}'\n"
         "resource: {cpu: 3}\n---\nn: [0, 1, 2, 3, 4, 5, 6, 7, 8]\n"
     )
     assert project.run().returncode == 0

@@ -1,0 +1,96 @@
+"""`run check`: what a `run` would find, and what looks wrong in the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from runner import planning, records
+from runner.model import JobState
+from runner.naming import HASH_LENGTH, MAX_NAME_BYTES
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from runner.model import Trial
+    from runner.planning import Request
+
+_SHOWN = 5
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the report; nothing is written."""
+    request = planning.read(options)
+    console = Console(highlight=False, soft_wrap=True)
+    _print_grids(console, request)
+    tally = Tally()
+    for trial in request.trials(is_preview=True):
+        tally.add(trial)
+    tally.print(console)
+    _print_doubts(console, request)
+    return 0
+
+
+def _print_grids(console: Console, request: Request) -> None:
+    for number, sweep in enumerate(request.config.sweeps, start=1):
+        size, left = sweep.grid.size, sweep.count()
+        without = f", {size - left:,} more excluded" if left < size else ""
+        stages = f", only {', '.join(sweep.stages)}" if sweep.stages else ""
+        console.print(Text(f"grid {sweep.title or number}: {left:,} combinations{without}{stages}"))
+
+
+class Tally:
+    """Counts what the output directory already has of the trials."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.changed: dict[str, list[str]] = {}
+        self.hashed: list[str] = []
+        self.long: list[str] = []
+
+    def add(self, trial: Trial) -> None:
+        """Looks at one trial's records."""
+        stat = records.read_stat(trial.directory) if Path(trial.directory).is_dir() else None
+        if stat is None:
+            self.counts["new"] += 1
+        else:
+            is_done = all(stat.get(stage) is JobState.COMPLETED for stage in trial.commands)
+            self.counts["done" if is_done else "begun"] += 1
+            self._note_changes(trial, [stage for stage, state in stat.items() if state is JobState.COMPLETED])
+        if trial.name.endswith(trial.trial_id[:HASH_LENGTH]):
+            is_long = len(trial.name.encode()) >= MAX_NAME_BYTES - 3  # cut where a character ends
+            (self.long if is_long else self.hashed).append(trial.name)
+
+    def _note_changes(self, trial: Trial, finished: Sequence[str]) -> None:
+        scripts = (records.read_param(trial.directory) or {}).get("_scripts") or {}
+        for stage in finished:
+            if stage in trial.commands and scripts.get(stage, trial.commands[stage]) != trial.commands[stage]:
+                self.changed.setdefault(stage, []).append(trial.name)
+
+    def print(self, console: Console) -> None:
+        """The counts and, where there are any, the changed commands and the names with a hash."""
+        told = ", ".join(f"{self.counts[word]:,} {word}" for word in ("new", "begun", "done") if self.counts[word])
+        console.print(f"trials: {self.counts.total():,} ({told or 'none'})")
+        for stage, names in self.changed.items():
+            _list(console, f"finished with another command of `{stage}`, which -f would run again", names)
+        _list(console, "names cut to 143 bytes, ending with a hash", self.long)
+        _list(console, "names ending with a hash, since two trials would have the same", self.hashed)
+
+
+def _print_doubts(console: Console, request: Request) -> None:
+    orphans = request.config.orphans()
+    if orphans:
+        console.print(Text(f"orphan parameters, which no command uses: {', '.join(orphans)}", style="yellow"))
+    for warning in request.config.warnings:
+        console.print(Text(f"suspicious: {warning}", style="yellow"))
+
+
+def _list(console: Console, what: str, names: Sequence[str]) -> None:
+    if names:
+        more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+        console.print(Text(f"{what}: {', '.join(names[:_SHOWN])}{more}"))

@@ -1,0 +1,106 @@
+"""`run rm` and `run archive`: trials that are no longer wanted where they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tarfile
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner import planning, records
+from runner.errors import InputError, SystemFaultError, did_you_mean
+from runner.lock import sole_user
+from runner.model import JobState
+from runner.trials import STATE_DIRECTORY
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+_SHOWN = 10
+EXIT_OK, EXIT_DECLINED = 0, 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Removes what was chosen, after the user said yes."""
+    output = Path(options.output)
+    if not (options.names or options.title or options.state):
+        raise InputError(f"run {options.subcommand}: name trials, or choose them with -t or --state.")
+    if not output.is_dir():
+        raise InputError(f"-o {output}: no such directory.")
+    with sole_user(output):  # so that none of them runs
+        chosen = choose(output, options)
+        if not chosen:
+            print("No such trial.")
+            return EXIT_OK
+        if not (options.yes or _says_yes(options.subcommand, chosen)):
+            print("Nothing was done.")
+            return EXIT_DECLINED
+        for directory in chosen:
+            _remove(directory, output, is_kept=options.subcommand == "archive")
+    print(f"{len(chosen):,} {'trial' if len(chosen) == 1 else 'trials'} {_PAST[options.subcommand]}.")
+    return EXIT_OK
+
+
+_PAST = {"rm": "deleted", "archive": f"packed into {STATE_DIRECTORY}/archive"}
+
+
+def choose(output: Path, options: argparse.Namespace) -> list[Path]:
+    """The directories of the trials that fit all that was said, by name.
+
+    Raises:
+        InputError: a name or a state that does not exist.
+    """
+    found = [path for path in sorted(output.iterdir()) if (path / "param").is_file() and path.name != STATE_DIRECTORY]
+    if options.title:
+        of_sweep = {Path(trial.directory).name for trial in planning.read(options).trials()}
+        found = [path for path in found if path.name in of_sweep]
+    for name in options.names:
+        if not any(fnmatchcase(path.name, name) for path in found):
+            hint = did_you_mean(name, [path.name for path in found])
+            raise InputError(f"{name}: no such trial in {output}.{hint}")
+    if options.names:
+        found = [path for path in found if any(fnmatchcase(path.name, name) for name in options.names)]
+    if options.state:
+        words = [state.value for state in JobState]
+        if options.state not in words:
+            raise InputError(f"--state {options.state}: no such state. Allowed: {', '.join(words)}.")
+        found = [path for path in found if options.state in records.read_stat(str(path)).values()]
+    return found
+
+
+def _says_yes(subcommand: str, chosen: Sequence[Path]) -> bool:
+    for directory in chosen[:_SHOWN]:
+        print(f"  {directory}")
+    if len(chosen) > _SHOWN:
+        print(f"  … and {len(chosen) - _SHOWN:,} more")
+    verb = {"rm": "Delete", "archive": "Archive"}[subcommand]
+    print(f"{verb} {len(chosen):,} {'trial' if len(chosen) == 1 else 'trials'}? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _remove(directory: Path, output: Path, is_kept: bool) -> None:
+    try:
+        if is_kept:
+            _pack(directory, output / STATE_DIRECTORY / "archive")
+        # Renamed first: a directory that is half deleted must not be taken for a trial.
+        doomed = output / STATE_DIRECTORY / f"deleting.{directory.name}"[:255]
+        directory.rename(doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise SystemFaultError(f"{error.filename}: {error.strerror}.") from error
+
+
+def _pack(directory: Path, archive: Path) -> None:
+    archive.mkdir(parents=True, exist_ok=True)
+    target, count = archive / f"{directory.name}.tar.gz", 1
+    while target.exists():
+        count += 1
+        target = archive / f"{directory.name}.{count}.tar.gz"
+    part = target.with_name(f"{target.name}.part")
+    with tarfile.open(part, "w:gz") as packed:
+        packed.add(directory, arcname=directory.name)
+    os.replace(part, target)  # noqa: PTH105 - whole, or not there

@@ -1,0 +1,71 @@
+"""`run schema`: the JSON schema of params.yaml, generated from what validates it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from runner.config import Header
+from runner.gridfile import RANGES
+from runner.values import NAME
+
+if TYPE_CHECKING:
+    import argparse
+
+Schema = dict[str, Any]
+
+
+def run(_options: argparse.Namespace) -> int:
+    """Prints the schema."""
+    print(json.dumps(schema(), indent=2))
+    return 0
+
+
+def schema() -> Schema:
+    """A schema that fits every document of the file: the first one, or a grid."""
+    header = Header.model_json_schema()
+    definitions = header.pop("$defs", {})
+    value = {"type": ["string", "number", "boolean", "null"]}
+    header["properties"]["default"]["additionalProperties"] = value
+    definitions |= {
+        "value": value,
+        "values": {
+            "anyOf": [
+                {"$ref": "#/$defs/value"},
+                {"type": "array", "items": {"$ref": "#/$defs/value"}, "minItems": 1},
+                *({"type": "object", "properties": {kind: _numbers()}, "required": [kind]} for kind in sorted(RANGES)),
+            ]
+        },
+        "zip": {"type": "object", "additionalProperties": {"$ref": "#/$defs/values"}, "minProperties": 1},
+        "subgrid": _grid({}),
+    }
+    own = {
+        "_title": {"type": "string", "description": "a name, for run -t"},
+        "_cmd": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+        "_exclude": {"type": "array", "items": {"$ref": "#/$defs/zip"}},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "params.yaml",
+        "$defs": definitions,
+        "if": {"required": ["template"]},
+        "then": header,
+        "else": _grid(own),
+    }
+
+
+def _grid(own: Schema) -> Schema:
+    several = {"type": "array", "items": {"$ref": "#/$defs/zip"}, "minItems": 1}
+    return {
+        "type": "object",
+        "properties": {**own, "_zip": {"anyOf": [{"$ref": "#/$defs/zip"}, several]}},
+        "patternProperties": {
+            "^LIST": {"type": "array", "items": {"$ref": "#/$defs/subgrid"}, "minItems": 1},
+            f"^(?!_|LIST){NAME}$": {"$ref": "#/$defs/values"},
+        },
+        "additionalProperties": False,
+    }
+
+
+def _numbers() -> Schema:
+    return {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 3}
