@@ -40,8 +40,9 @@ def _print_grids(console: Console, request: Request) -> None:
     for number, sweep in enumerate(request.config.sweeps, start=1):
         size, left = sweep.grid.size, sweep.count()
         without = f", {size - left:,} more excluded" if left < size else ""
+        combinations = "combination" if left == 1 else "combinations"
         stages = f", only {', '.join(sweep.stages)}" if sweep.stages else ""
-        console.print(Text(f"grid {sweep.title or number}: {left:,} combinations{without}{stages}"))
+        console.print(Text(f"grid {sweep.title or number}: {left:,} {combinations}{without}{stages}"))
 
 
 class Tally:

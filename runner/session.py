@@ -22,6 +22,7 @@ from runner.errors import SystemFaultError
 from runner.events import Kind
 from runner.executors.foreground import ForegroundExecutor
 from runner.executors.local import LocalExecutor
+from runner.lasting import lasting_output
 from runner.lock import sole_user
 from runner.model import JobState
 from runner.progress import Progress
@@ -54,6 +55,12 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         (preview.print_json if options.json else preview.print_commands)(request.trials(is_preview=True), sys.stdout)
         return EXIT_OK
+    with lasting_output():
+        return _run(request)
+
+
+def _run(request: Request) -> int:
+    options = request.options
     planned = list(itertools.islice(request.trials(), 1 if options.debug else None))
     console = Console(highlight=False)
     for warning in request.config.warnings:

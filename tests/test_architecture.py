@@ -29,7 +29,7 @@ LAYERS = (
     {"session", "check", "removal", "schema"},
     {"planning", "daemon", "closing", "watch", "resources", "preview"},
     {"recovery", "executors", "config", "plan", "gpu", "directories"},
-    {"gridfile", "lock", "records", "process", "yamlfile", "appendfile"},
+    {"gridfile", "lock", "lasting", "records", "process", "yamlfile", "appendfile"},
     {"events", "progress", "scheduler", "trials"},
     {"model", "grid", "naming", "template", "values", "errors"},
 )

@@ -144,6 +144,16 @@ def test_the_exit_code_is_recorded_whatever_the_command_does(project: Project, c
     assert recorded == [code]
 
 
+def test_the_work_goes_on_when_the_reader_of_its_output_is_gone(project: Project) -> None:
+    project.write("template:\n  a: sleep 0.1\nresource: {cpu: 1}\n---\nn: [0, 1, 2, 3, 4, 5]\n")
+    process = project.start()
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert [project.stat(f"N_{n}") for n in range(6)] == [{"a": "finished"}] * 6
+
+
 def test_a_terminal_shows_the_live_view_and_gets_its_cursor_back(project: Project) -> None:
     import pty
 
