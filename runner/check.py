@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from runner import planning, records
+from runner.changes import Changes, some
 from runner.model import JobState
 from runner.naming import HASH_LENGTH, MAX_NAME_BYTES
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from runner.model import Trial
     from runner.planning import Request
-
-_SHOWN = 5
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,7 +49,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.changed: dict[str, list[str]] = {}
+        self.changes = Changes()
         self.hashed: list[str] = []
         self.long: list[str] = []
 
@@ -62,23 +61,17 @@ class Tally:
         else:
             is_done = all(stat.get(stage) is JobState.COMPLETED for stage in trial.commands)
             self.counts["done" if is_done else "begun"] += 1
-            self._note_changes(trial, [stage for stage, state in stat.items() if state is JobState.COMPLETED])
+            self.changes.note(trial, [stage for stage, state in stat.items() if state is JobState.COMPLETED])
         if trial.name.endswith(trial.trial_id[:HASH_LENGTH]):
             is_long = len(trial.name.encode()) >= MAX_NAME_BYTES - 3  # cut where a character ends
             (self.long if is_long else self.hashed).append(trial.name)
-
-    def _note_changes(self, trial: Trial, finished: Sequence[str]) -> None:
-        scripts = (records.read_param(trial.directory) or {}).get("_scripts") or {}
-        for stage in finished:
-            if stage in trial.commands and scripts.get(stage, trial.commands[stage]) != trial.commands[stage]:
-                self.changed.setdefault(stage, []).append(trial.name)
 
     def print(self, console: Console) -> None:
         """The counts and, where there are any, the changed commands and the names with a hash."""
         told = ", ".join(f"{self.counts[word]:,} {word}" for word in ("new", "begun", "done") if self.counts[word])
         console.print(f"trials: {self.counts.total():,} ({told or 'none'})")
-        for stage, names in self.changed.items():
-            _list(console, f"finished with another command of `{stage}`, which -f would run again", names)
+        for line in self.changes.lines():
+            console.print(Text(line))
         _list(console, "names cut to 143 bytes, ending with a hash", self.long)
         _list(console, "names ending with a hash, since two trials would have the same", self.hashed)
 
@@ -93,5 +86,4 @@ def _print_doubts(console: Console, request: Request) -> None:
 
 def _list(console: Console, what: str, names: Sequence[str]) -> None:
     if names:
-        more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-        console.print(Text(f"{what}: {', '.join(names[:_SHOWN])}{more}"))
+        console.print(Text(f"{what}: {some(names)}"))

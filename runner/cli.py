@@ -106,8 +106,20 @@ def _dispatch(words: Sequence[str]) -> int:
     return exit_code
 
 
+def _open_standard_streams() -> None:
+    """A stream that the caller closed goes nowhere; otherwise the first file that is opened would get its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    _open_standard_streams()
     try:
         return _dispatch(sys.argv[1:] if arguments is None else arguments)
     except RunnerError as error:

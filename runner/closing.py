@@ -86,7 +86,7 @@ def print_results(console: Console, trials: Sequence[Trial], output: Path) -> No
     results = summary.results_table(with_metrics)
     view = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     for column in results.columns:
-        view.add_column(str(column), justify="right", no_wrap=True)
+        view.add_column(Text(str(column)), justify="right", no_wrap=True)
     for row in results.head(_RESULTS_SHOWN).itertuples(index=False):
         view.add_row(*(_cell(value) for value in row))
     console.print()
@@ -98,7 +98,7 @@ def print_results(console: Console, trials: Sequence[Trial], output: Path) -> No
         console.print(Text(f"\nCurves of {len(with_metrics)} trials: {picture}"), soft_wrap=True)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Text:
     if isinstance(value, float):
-        return f"{value:.5g}"
-    return "" if value is None else str(value)
+        return Text(f"{value:.5g}")
+    return Text("" if value is None else printable(str(value)))

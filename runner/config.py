@@ -14,7 +14,7 @@ from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
 from runner.gridfile import Known, always_set, parse_sweep
 from runner.values import check_scalar, is_parameter_name, text_of
-from runner.yamlfile import Document, read_documents
+from runner.yamlfile import Document, parse_documents, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,6 +74,7 @@ class Config:
     """A whole params.yaml."""
 
     path: Path
+    text: str
     templates: Mapping[str, Template]
     settings: Settings
     resource: Resource
@@ -98,7 +99,8 @@ def load(path: Path) -> Config:
     Raises:
         InputError: anything in it is not as it must be; nothing was written.
     """
-    documents = read_documents(path)
+    text = read_text(path)
+    documents = parse_documents(str(path), text)
     if not documents or documents[0].value is None:
         raise InputError(f"{path}: empty; the first document needs `template`, the next ones are the grids.")
     header = _header(documents[0])
@@ -111,6 +113,7 @@ def load(path: Path) -> Config:
         raise InputError(f"{path}: no grid; add one after a line `---`, such as `lr: [0.1, 0.01]`.")
     config = Config(
         path=path,
+        text=text,
         templates=templates,
         settings=settings,
         resource=header.resource,
@@ -119,6 +122,7 @@ def load(path: Path) -> Config:
     )
     for sweep, document in zip(config.sweeps, grids, strict=True):
         _check_placeholders(config, sweep, document, documents[0])
+        _check_nesting(config, sweep, document)
     return config
 
 
@@ -175,7 +179,10 @@ def _templates(header: Header, document: Document) -> dict[str, Template]:
         command = spec if isinstance(spec, str) else spec.cmd
         if not command.strip() or "\0" in command:
             raise InputError(f"{place}: the command is empty or holds a NUL character.")
-        parsed[stage] = template.parse(command)
+        try:
+            parsed[stage] = template.parse(command)
+        except template.TemplateError as error:
+            raise InputError(f"{place}: the command {error}.") from None
     return parsed
 
 
@@ -222,3 +229,20 @@ def _check_placeholders(config: Config, sweep: Sweep, document: Document, head: 
                 f"{place}: no value for {written} in {grid}; add `{name}` to `default` or to the grid, "
                 f"or write {literal} for the text.{did_you_mean(name, known)}"
             )
+
+
+def _check_nesting(config: Config, sweep: Sweep, document: Document) -> None:
+    """In the configuration file `a.b` is inside `a`, which therefore has no value of its own."""
+    if not any("_config" in parsed.names for parsed in config.templates.values()):
+        return
+    names = {target for key, _ in sweep.grid.leaves() for target in config.settings.targets(key)}
+    names |= set(config.settings.base)
+    for name in sorted(names):
+        parent = name
+        while "." in parent:
+            parent = parent.rpartition(".")[0]
+            if parent in names:
+                raise InputError(
+                    f"{document.place()}: in the file {{_config}} the parameter `{name}` lies inside `{parent}`, "
+                    f"which has a value itself; rename one of them."
+                )

@@ -198,24 +198,30 @@ class Daemon:
 
     def _end(self, ended: Ended) -> None:
         running = self._running.pop(ended.native_id)
-        trial, stage = running.job
         now = time.time()
+        outcome = self._outcome(ended, running)
+        blocked = self._scheduler.ended(running.job, outcome.state)
+        try:
+            self._record_end(running, outcome, blocked, now)
+        except OSError as error:
+            if os.path.isdir(running.job.trial.directory):  # noqa: PTH112
+                self._fail_all(error)
+        kind, slot = _KIND_OF_END[outcome.state], running.slot
+        seconds, code = outcome.seconds, outcome.exit_code
+        self._watcher.handle(Event(kind, running.job, now, slot, seconds, code, running.attempt, running.log))
+        for job in blocked:
+            self._watcher.handle(Event(Kind.BLOCK, job, now))
+
+    def _outcome(self, ended: Ended, running: Running) -> Outcome:
+        trial, stage = running.job
         exit_code = ended.exit_code
         if exit_code is None:
             exit_code = records.read_exit_code(trial.directory, stage, running.attempt)
         state = recovery.state_of(exit_code, self._stops > 0 or self._fault is not None)
+        if not os.path.isdir(trial.directory):  # noqa: PTH112 - a command that deletes its own directory leaves no result
+            state = JobState.FAILED
         seconds = time.monotonic() - running.began
-        outcome = Outcome(state, exit_code, seconds, ended.peak_rss_mib, ended.cpu_s)
-        blocked = self._scheduler.ended(running.job, state)
-        try:
-            self._record_end(running, outcome, blocked, now)
-        except OSError as error:
-            self._fail_all(error)
-        kind, slot = _KIND_OF_END[state], running.slot
-        event = Event(kind, running.job, now, slot, seconds, exit_code, running.attempt, running.log)
-        self._watcher.handle(event)
-        for job in blocked:
-            self._watcher.handle(Event(Kind.BLOCK, job, now))
+        return Outcome(state, exit_code, seconds, ended.peak_rss_mib, ended.cpu_s)
 
     def _record_end(self, running: Running, outcome: Outcome, blocked: Sequence[Job], now: float) -> None:
         trial, stage = running.job

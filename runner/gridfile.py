@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import InputError, did_you_mean
 from runner.grid import Choices, Grid, Sweep, Union, Zip
-from runner.values import canonical, check_scalar, is_parameter_name, text_of
+from runner.values import canonical, check_scalar, is_parameter_name, shown, text_of
 from runner.yamlfile import Document
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class _Reader:
         try:
             check_scalar(value)
         except ValueError as error:
-            raise self._error(path, f"{value!r} {error}.") from None
+            raise self._error(path, f"{shown(value)} {error}.") from None
         cases = self._known.settings.alias.get(key)
         if cases is not None and text_of(value) not in cases:
             hint = did_you_mean(text_of(value), cases)
@@ -174,7 +174,7 @@ class _Reader:
         try:
             return _RANGE_OF[kind](numbers)
         except (ValueError, TypeError) as error:
-            raise self._error((*path, kind), f"{numbers!r} {error}.") from None
+            raise self._error((*path, kind), f"{shown(numbers)} {error}.") from None
 
     def exclude(self, names: set[str]) -> tuple[Pattern, ...]:
         value = self._document.value.get("_exclude", [])
@@ -190,6 +190,8 @@ class _Reader:
                 hint = did_you_mean(key, names)
                 raise self._error((*path, key), f"the grid has no parameter `{key}`.{hint}")
             values = self._values(key, value, (*path, key))
+            if isinstance(values, range) and len(values) > _MAX_POINTS // 10:
+                raise self._error((*path, key), f"{shown(value)} names too many values to be excluded one by one.")
             pattern[key] = frozenset(map(canonical, values))
         return pattern
 
@@ -224,8 +226,8 @@ def _numbers(value: Any, *counts: int) -> list[int | float]:
     is_list = isinstance(value, list) and len(value) in counts
     if not is_list or any(isinstance(item, bool) or not isinstance(item, int | float) for item in value):
         raise ValueError(f"is not what it takes: {' or '.join(map(str, counts))} numbers")
-    if any(item != item or item in {float("inf"), float("-inf")} for item in value):
-        raise ValueError("holds a number that is not finite")
+    if not all(abs(item) <= sys.float_info.max for item in value):  # NaN is not, either
+        raise ValueError("holds a number that is not finite, or too large")
     return list(value)
 
 
@@ -234,45 +236,42 @@ def _range(value: Any) -> Sequence[Value]:
     start, end, step = (*_numbers(value, 2, 3), 1)[:3]
     if step == 0:
         raise ValueError("has a step of 0")
-    if all(isinstance(item, int) for item in (start, end, step)):
-        whole = range(int(start), int(end), int(step))
-        if abs(int(end) - int(start)) > sys.maxsize:
-            raise ValueError(f"has more than {sys.maxsize} values")
-        return whole
     first, last, stride = (Decimal(str(item)) for item in (start, end, step))
     count = max(0, int(((last - first) / stride).to_integral_value(ROUND_CEILING)))
-    if count > _MAX_POINTS:
-        raise ValueError(f"has more than {_MAX_POINTS} values")
+    if all(isinstance(item, int) for item in (start, end, step)):
+        if count > sys.maxsize:
+            raise ValueError(f"has more than {sys.maxsize} values")
+        return range(int(start), int(end), int(step))
+    _check_count(count)
     return [float(first + index * stride) for index in range(count)]
 
 
 def _linspace(value: Any) -> Sequence[Value]:
     """[first, last, count], both ends included."""
-    first, last, count = _ends(value)
-    return [_rounded(first + (last - first) * index / (count - 1)) for index in range(count)] if count > 1 else [first]
+    return _between(value, lambda first, last, share: first * (1 - share) + last * share)
 
 
 def _logspace(value: Any) -> Sequence[Value]:
     """[first, last, count], both ends included, each value the same factor from the one before."""
-    first, last, count = _ends(value)
+    first, last, _ = _numbers(value, 3)
     if first <= 0 or last <= 0:
         raise ValueError("has an end that is not above 0")
-    factor = last / first
-    return [_rounded(first * factor ** (index / (count - 1))) for index in range(count)] if count > 1 else [first]
+    return _between(value, lambda first, last, share: first ** (1 - share) * last**share)
 
 
-def _ends(value: Any) -> tuple[float, float, int]:
+def _between(value: Any, at: Callable[[float, float, float], float]) -> Sequence[Value]:
     first, last, count = _numbers(value, 3)
     if not isinstance(count, int) or count < 1:
         raise ValueError("has a third number that is no count")
+    _check_count(count)
+    # Without the last digits, which the arithmetic made: 0.001, not 0.0010000000000000002. The ends are as written.
+    inner = [float(f"{at(first, last, index / (count - 1)):.12g}") for index in range(1, count - 1)]
+    return [float(first), *inner, float(last)][:count]
+
+
+def _check_count(count: int) -> None:
     if count > _MAX_POINTS:
         raise ValueError(f"has more than {_MAX_POINTS} values")
-    return float(first), float(last), count
-
-
-def _rounded(value: float) -> float:
-    """Without the last digits, which the arithmetic made: 0.001, not 0.0010000000000000002."""
-    return float(f"{value:.12g}")
 
 
 _RANGE_OF = {"_range": _range, "_linspace": _linspace, "_logspace": _logspace}

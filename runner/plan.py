@@ -40,8 +40,17 @@ class Journal:
         Raises:
             DamagedJournalError: an earlier line is damaged, or a newer version wrote the file.
         """
-        lines = whole_lines(self.path)
+        try:
+            lines = whole_lines(self.path)
+        except OSError as error:
+            raise DamagedJournalError(f"{self.path}: {error.strerror}; move it away or mend it.") from error
+        if not lines and self.path.exists() and any(self.path.parent.parent.glob("[!.]*/param")):
+            raise DamagedJournalError(f"{self.path}: holds no whole line; restore it, or delete it to begin a new one.")
         return [self._decode(line, number) for number, line in enumerate(lines, start=1)]
+
+    def size(self) -> int:
+        """Its size in bytes, which every `run` makes larger."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def append(self, entry: Entry) -> None:
         """Adds an entry and makes it durable."""

@@ -31,8 +31,16 @@ class Request:
     output: Path
     introduced: Params  # the default with which each parameter was first given one here
     new_defaults: Params  # those of them that are given one now
+    journal_size: int
     options: argparse.Namespace
     time: str = field(default_factory=lambda: time.strftime("%Y%m%d.%H%M%S"))
+
+    @property
+    def copy(self) -> Path:
+        """Where the file is copied to."""
+        name = self.config.path.name
+        title = self.options.title
+        return self.output / (name if title is None else f"{name}.{title.replace('/', '_')}")
 
     def trials(self, is_preview: bool = False) -> Iterator[Trial]:
         """The trials that are asked for, one by one; a preview of millions needs no more memory than one of ten."""
@@ -59,12 +67,33 @@ def read(options: argparse.Namespace) -> Request:
     words = getattr(options, "resource", None)
     if words is not None:
         chosen = replace(chosen, resource=_resource_option(words))
-    output = Path(options.output)
-    if output.exists() and not output.is_dir():
-        raise InputError(f"-o {output}: is a file; name a directory.")
-    introduced = plan.Journal(output).introduced()
+    output = _output(options.output)
+    journal = plan.Journal(output)
+    size = journal.size()
+    introduced = journal.introduced()
     new_defaults = plan.newly_introduced(chosen.settings.base, introduced)
-    return Request(chosen, output, introduced | new_defaults, new_defaults, options)
+    request = Request(chosen, output, introduced | new_defaults, new_defaults, size, options)
+    _keep_the_users_file(request.copy, Path(options.yaml))
+    return request
+
+
+def _output(name: str) -> Path:
+    output = Path(name)
+    try:
+        name.encode()
+        if output.exists() and not output.is_dir():
+            raise InputError(f"-o {output}: is a file; name a directory.")
+    except OSError as error:
+        raise InputError(f"-o {name[:80]}: {error.strerror}.") from None
+    except UnicodeEncodeError:
+        raise InputError(f"-o {name!a}: not UTF-8; name another directory.") from None
+    return output
+
+
+def _keep_the_users_file(copy: Path, source: Path) -> None:
+    """In `-o .` the copy of one file must not overwrite another one that is the user's."""
+    if copy.parent.resolve() == Path.cwd() and copy.exists() and not copy.samefile(source):
+        raise InputError(f"{copy}: a file of yours stands where the copy of {source} goes; choose another -o.")
 
 
 def _resource_option(words: Sequence[str]) -> Resource:

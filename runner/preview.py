@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.model import Trial
+    from runner.values import Value
 
 
 def print_commands(trials: Iterable[Trial], out: TextIO) -> None:
@@ -19,8 +21,16 @@ def print_commands(trials: Iterable[Trial], out: TextIO) -> None:
 
 
 def print_json(trials: Iterable[Trial], out: TextIO) -> None:
-    """Each trial as one line: name, output, params with their types, and stage to shell line."""
-    encode = json.JSONEncoder(ensure_ascii=False).encode
+    """Each trial as one line: name, output, params with their types, and stage to shell line.
+
+    Infinity and NaN, which JSON lacks, are the strings that Python prints for them.
+    """
+    encode = json.JSONEncoder(allow_nan=False).encode
     for trial in trials:
-        shown = {"name": trial.name, "output": trial.output, "params": trial.params, "commands": trial.commands}
+        params = {key: value if _is_json(value) else str(value) for key, value in trial.params.items()}
+        shown = {"name": trial.name, "output": trial.output, "params": params, "commands": trial.commands}
         out.write(encode(shown) + "\n")
+
+
+def _is_json(value: Value) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Record: TypeAlias = "dict[str, Any]"
 
+_STARTED_WITH = {"slot", "log", "host", "boot", "pid_namespace"}
 _WORDS = {state.value: state for state in JobState}
 
 
@@ -39,8 +41,15 @@ class DamagedRecordError(RunnerError):
 
 
 def read_param(directory: str) -> Record | None:
-    """The trial's `param`; None when there is none."""
-    return _read_mapping(f"{directory}/param")
+    """The trial's `param`; None when there is none.
+
+    Raises:
+        DamagedRecordError: it cannot be read, or lacks the trial's name, which every one has.
+    """
+    param = _read_mapping(f"{directory}/param")
+    if param is not None and ("_name" not in param or not isinstance(param.get("_scripts", {}), dict)):
+        raise DamagedRecordError(f"{directory}/param: not whole; mend it, or move the directory away.")
+    return param
 
 
 def read_stat(directory: str) -> dict[str, JobState]:
@@ -55,7 +64,7 @@ def _read_mapping(path: str) -> Record | None:
             value = yamlfile.load(file.read().decode())
     except FileNotFoundError:
         return None
-    except (yaml.YAMLError, ValueError, KeyError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, OSError) as error:
         raise DamagedRecordError(
             f"{path}: cannot be read ({type(error).__name__}); move it away or mend it."
         ) from error
@@ -185,7 +194,11 @@ def read_attempts(directory: str) -> History:
         DamagedRecordError: a line is no record.
     """
     history = History()
-    for number, line in enumerate(whole_lines(attempts_file(directory)), start=1):
+    try:
+        lines = whole_lines(attempts_file(directory))
+    except OSError as error:
+        raise DamagedRecordError(f"{attempts_file(directory)}: {error.strerror}; move it away or mend it.") from error
+    for number, line in enumerate(lines, start=1):
         try:
             _add(history, json.loads(line))
         except (ValueError, KeyError, TypeError, StopIteration) as error:
@@ -199,6 +212,9 @@ def read_attempts(directory: str) -> History:
 def _add(history: History, record: Record) -> None:
     stage, number, event = str(record["stage"]), int(record["attempt"]), record["event"]
     if event == "start":
+        datetime.fromisoformat(record["started"])
+        if missing := _STARTED_WITH - record.keys():
+            raise KeyError(*missing)
         history.attempts.append(Attempt(stage, number, record))
         return
     attempt = next(item for item in reversed(history.attempts) if (item.stage, item.number) == (stage, number))

@@ -81,11 +81,17 @@ def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes
             told[stage] = JobState(last.end["state"])
         elif last is not None:
             running = _adopt(last, trial.directory, executor, host, takes_over)
-            if running is None:
-                told[stage] = _close(last, trial.directory)
-            else:
+            if running is not None:
                 adopted.append(running)
                 told[stage] = JobState.RUNNING
+            # `stat` says so only after an end was recorded: what is missing there was lost later.
+            elif stat.get(stage) is not JobState.COMPLETED:
+                told[stage] = _close(last, trial.directory)
+        elif stat.get(stage) is JobState.RUNNING and os.path.exists(records.attempts_file(trial.directory)):  # noqa: PTH110
+            path = records.attempts_file(trial.directory)
+            raise records.DamagedRecordError(
+                f"{path}: lacks the attempt of `{stage}` that runs by `stat`; end what is left of it, delete `stat`."
+            )
     if told != stat:
         # The end of an attempt is recorded first; a kill came before `stat` said so too.
         records.write_stat(trial.directory, told)
@@ -100,7 +106,8 @@ def _counts(history: History) -> dict[str, int]:
 
 def _adopt(attempt: Attempt, directory: str, executor: Executor, host: Host, takes_over: bool) -> Adopted | None:
     start = attempt.start
-    is_here = (start["host"], start["boot"], start["pid_namespace"]) == (host.name, host.boot, host.pid_namespace)
+    # The boot id is one machine's alone; its name may change.
+    is_here = (start["boot"], start["pid_namespace"]) == (host.boot, host.pid_namespace)
     if not is_here:
         # The same machine after another boot: its processes are dead.
         is_dead = start["host"] == host.name and start["boot"] != host.boot

@@ -6,12 +6,14 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import planning, records
+from runner import planning, process, records, recovery
 from runner.errors import InputError, SystemFaultError, did_you_mean
+from runner.executors.local import process_of
 from runner.lock import sole_user
 from runner.model import JobState
 from runner.trials import STATE_DIRECTORY
@@ -31,11 +33,13 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"run {options.subcommand}: name trials, or choose them with -t or --state.")
     if not output.is_dir():
         raise InputError(f"-o {output}: no such directory.")
-    with sole_user(output):  # so that none of them runs
+    if not choose(output, options):  # before the lock, which would be written
+        print("No such trial.")
+        return EXIT_OK
+    with sole_user(output):
         chosen = choose(output, options)
-        if not chosen:
-            print("No such trial.")
-            return EXIT_OK
+        for directory in chosen:
+            _refuse_running(directory)
         if not (options.yes or _says_yes(options.subcommand, chosen)):
             print("Nothing was done.")
             return EXIT_DECLINED
@@ -59,17 +63,39 @@ def choose(output: Path, options: argparse.Namespace) -> list[Path]:
         of_sweep = {Path(trial.directory).name for trial in planning.read(options).trials()}
         found = [path for path in found if path.name in of_sweep]
     for name in options.names:
-        if not any(fnmatchcase(path.name, name) for path in found):
+        if not any(_fits(path.name, name, found) for path in found):
             hint = did_you_mean(name, [path.name for path in found])
             raise InputError(f"{name}: no such trial in {output}.{hint}")
     if options.names:
-        found = [path for path in found if any(fnmatchcase(path.name, name) for name in options.names)]
+        found = [path for path in found if any(_fits(path.name, name, found) for name in options.names)]
     if options.state:
         words = [state.value for state in JobState]
         if options.state not in words:
             raise InputError(f"--state {options.state}: no such state. Allowed: {', '.join(words)}.")
         found = [path for path in found if options.state in records.read_stat(str(path)).values()]
     return found
+
+
+def _fits(name: str, word: str, found: Sequence[Path]) -> bool:
+    """Whether a word names a trial: exactly, or, when no trial is called so, with * and ? for any characters."""
+    if any(path.name == word for path in found):
+        return name == word
+    return fnmatchcase(name, word.replace("[", "[[]"))
+
+
+def _refuse_running(directory: Path) -> None:
+    """An attempt may have outlived its `run`, or run on another host."""
+    host = process.this_host()
+    for attempt in records.read_attempts(str(directory)).attempts:
+        if attempt.end is not None or attempt.exit_code is not None:
+            continue
+        is_here = (attempt.start["boot"], attempt.start["pid_namespace"]) == (host.boot, host.pid_namespace)
+        where = recovery.exit_record(str(directory), attempt.stage, attempt.number)
+        if is_here and process.find(*process_of(attempt.process), where) is not None:
+            raise InputError(f"{directory}: `{attempt.stage}` still runs; type `run` to watch it, or end it first.")
+        if not is_here and attempt.start["host"] != host.name:
+            place = f"was started on host {attempt.start['host']} and has no recorded end"
+            raise InputError(f"{directory}: `{attempt.stage}` {place}; type `run` there first.")
 
 
 def _says_yes(subcommand: str, chosen: Sequence[Path]) -> bool:
@@ -86,12 +112,15 @@ def _remove(directory: Path, output: Path, is_kept: bool) -> None:
     try:
         if is_kept:
             _pack(directory, output / STATE_DIRECTORY / "archive")
-        # Renamed first: a directory that is half deleted must not be taken for a trial.
-        doomed = output / STATE_DIRECTORY / f"deleting.{directory.name}"[:255]
-        directory.rename(doomed)
+        if directory.is_symlink():
+            directory.unlink()
+            return
+        # Moved first: a directory that is half deleted must not be taken for a trial.
+        doomed = Path(tempfile.mkdtemp(prefix="deleting.", dir=output / STATE_DIRECTORY))
+        directory.rename(doomed / "trial")
         shutil.rmtree(doomed)
     except OSError as error:
-        raise SystemFaultError(f"{error.filename}: {error.strerror}.") from error
+        raise SystemFaultError(f"{error.filename or directory}: {error.strerror or error}.") from error
 
 
 def _pack(directory: Path, archive: Path) -> None:
@@ -102,5 +131,5 @@ def _pack(directory: Path, archive: Path) -> None:
         target = archive / f"{directory.name}.{count}.tar.gz"
     part = target.with_name(f"{target.name}.part")
     with tarfile.open(part, "w:gz") as packed:
-        packed.add(directory, arcname=directory.name)
+        packed.add(directory.resolve(), arcname=directory.name)
     os.replace(part, target)  # noqa: PTH105 - whole, or not there

@@ -46,7 +46,8 @@ class Scheduler:
 
     def adopt(self, trial: Trial, stage: str, slot_label: str) -> None:
         """Takes in a trial whose `stage` runs already; it keeps its slot, if there is still one of that label."""
-        self._waiting.remove(trial)
+        if trial in self._waiting:  # two of its stages may run, started by different earlier runs
+            self._waiting.remove(trial)
         place = next((index for index in self._free if self._slots[index].label == slot_label), None)
         if place is not None:
             self._free.remove(place)
@@ -77,19 +78,24 @@ class Scheduler:
         """Notes the end of a running job; returns the jobs that it blocks."""
         self._move(job, state)
         place = self._held.pop(job)
-        following = self._due(job.trial) if state is JobState.COMPLETED else None
-        if following is None:
+        # What was interrupted is due again, and so is all that comes after it.
+        blocked = self._block(job) if state is JobState.FAILED else []
+        if not self._goes_on(job, state):
             self._release(place)
-            # What was interrupted is due again, and so is all that comes after it.
-            blocked = self._block(job) if state is JobState.FAILED else []
-            self._wait_for_earlier(job)
-            return blocked
-        if place is None or self._is_stopping:
+        elif place is None or self._is_stopping or state is not JobState.COMPLETED:
             self._release(place)
             self._waiting.appendleft(job.trial)
         else:
             self._next.append(self._start(job.trial, place))
-        return []
+        return blocked
+
+    def _goes_on(self, job: Job, state: JobState) -> bool:
+        """Whether the trial has a stage to start after this one, or, where this one was adopted, before it."""
+        due = self._due(job.trial)
+        if due is None or any(other.trial is job.trial for other in self._held):
+            return False
+        stages = list(self._states[job.trial.index])
+        return state is JobState.COMPLETED or stages.index(due) < stages.index(job.stage)
 
     def running(self) -> Iterable[Job]:
         """The jobs that hold a slot."""
@@ -122,12 +128,6 @@ class Scheduler:
         for item in blocked:
             self._move(item, JobState.BLOCKED)
         return blocked
-
-    def _wait_for_earlier(self, job: Job) -> None:
-        """Queues the trial of an adopted job again when a stage before it is still to do."""
-        due, stages = self._due(job.trial), list(self._states[job.trial.index])
-        if due is not None and stages.index(due) < stages.index(job.stage):
-            self._waiting.appendleft(job.trial)
 
     def _move(self, job: Job, state: JobState) -> None:
         states = self._states[job.trial.index]

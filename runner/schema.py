@@ -27,13 +27,17 @@ def schema() -> Schema:
     definitions = header.pop("$defs", {})
     value = {"type": ["string", "number", "boolean", "null"]}
     header["properties"]["default"]["additionalProperties"] = value
+    header["properties"]["alias"]["additionalProperties"]["additionalProperties"]["additionalProperties"] = value
+    for form in header["properties"]["resource"]["anyOf"]:
+        if form.get("type") == "array":
+            form["items"] = {"type": ["string", "integer"]}
     definitions |= {
         "value": value,
         "values": {
             "anyOf": [
                 {"$ref": "#/$defs/value"},
                 {"type": "array", "items": {"$ref": "#/$defs/value"}, "minItems": 1},
-                *({"type": "object", "properties": {kind: _numbers()}, "required": [kind]} for kind in sorted(RANGES)),
+                *(_range(kind) for kind in sorted(RANGES)),
             ]
         },
         "zip": {"type": "object", "additionalProperties": {"$ref": "#/$defs/values"}, "minProperties": 1},
@@ -42,7 +46,7 @@ def schema() -> Schema:
     own = {
         "_title": {"type": "string", "description": "a name, for run -t"},
         "_cmd": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
-        "_exclude": {"type": "array", "items": {"$ref": "#/$defs/zip"}},
+        "_exclude": {"anyOf": [{"$ref": "#/$defs/zip"}, {"type": "array", "items": {"$ref": "#/$defs/zip"}}]},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -55,10 +59,10 @@ def schema() -> Schema:
 
 
 def _grid(own: Schema) -> Schema:
-    several = {"type": "array", "items": {"$ref": "#/$defs/zip"}, "minItems": 1}
+    zips = {"$ref": "#/$defs/zip"}
     return {
         "type": "object",
-        "properties": {**own, "_zip": {"anyOf": [{"$ref": "#/$defs/zip"}, several]}},
+        "properties": {**own, "_zip": {"anyOf": [zips, {"type": "array", "items": zips, "minItems": 1}]}},
         "patternProperties": {
             "^LIST": {"type": "array", "items": {"$ref": "#/$defs/subgrid"}, "minItems": 1},
             f"^(?!_|LIST){NAME}$": {"$ref": "#/$defs/values"},
@@ -67,5 +71,10 @@ def _grid(own: Schema) -> Schema:
     }
 
 
-def _numbers() -> Schema:
-    return {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 3}
+def _range(kind: str) -> Schema:
+    number = {"type": "number"}
+    numbers: Schema = {"type": "array", "items": number, "minItems": 2, "maxItems": 3}
+    if kind != "_range":
+        count = {"type": "integer", "minimum": 1}
+        numbers = {"type": "array", "prefixItems": [number, number, count], "minItems": 3, "maxItems": 3}
+    return {"type": "object", "properties": {kind: numbers}, "required": [kind], "additionalProperties": False}

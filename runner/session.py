@@ -5,18 +5,17 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import shutil
 import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from runner import closing, plan, planning, preview, resources
+from runner import closing, plan, planning, preview, process, records, resources
+from runner.changes import Changes
 from runner.daemon import Daemon
 from runner.errors import SystemFaultError
 from runner.events import Kind
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
-    from runner.config import Config
     from runner.events import Watcher
     from runner.executors.base import Executor
     from runner.model import Slot, Trial
@@ -60,27 +58,31 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(request: Request) -> int:
-    options = request.options
-    planned = list(itertools.islice(request.trials(), 1 if options.debug else None))
+    process.bash()  # without it nothing may be written
     console = Console(highlight=False)
-    for warning in request.config.warnings:
-        console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
+    planned = _plan(request)
     slots, origin = resources.slots(request.config.resource)
-    with sole_user(request.output):
-        _copy_file(request.config.path, request.output, options.title)
-        plan.Journal(request.output).append(_entry(request, len(planned)))
-        _greet(console, request.config, planned, origin)
-        return _carry_out(planned, slots, console, request)
-
-
-def _copy_file(path: Path, output: Path, title: str | None) -> None:
-    name = path.name if title is None else f"{path.name}.{title}"
     try:
-        shutil.copyfile(path, output / name)
-    except shutil.SameFileError:
-        return
+        with sole_user(request.output):
+            if plan.Journal(request.output).size() != request.journal_size:
+                # Another `run` has been here since: its trials and defaults count.
+                request = planning.read(request.options)
+                planned = _plan(request)
+            _copy_file(request)
+            plan.Journal(request.output).append(_entry(request, len(planned)))
+            _greet(console, request, planned, origin)
+            return _carry_out(planned, slots, console, request)
     except OSError as error:
-        raise SystemFaultError(f"{output / name}: {error.strerror}.") from error
+        raise SystemFaultError(f"{error.filename or request.output}: {error.strerror}.") from error
+
+
+def _plan(request: Request) -> list[Trial]:
+    return list(itertools.islice(request.trials(), 1 if request.options.debug else None))
+
+
+def _copy_file(request: Request) -> None:
+    """Keeps the text that was read, which may have been a pipe's."""
+    records.replace_text(str(request.copy), request.config.text)
 
 
 def _entry(request: Request, count: int) -> plan.Entry:
@@ -89,8 +91,10 @@ def _entry(request: Request, count: int) -> plan.Entry:
     return {"kind": "plan", "time": request.time, "options": asked, "trials": count, "introduced": introduced}
 
 
-def _greet(console: Console, selected: Config, planned: Sequence[Trial], origin: str) -> None:
-    orphans = selected.orphans()
+def _greet(console: Console, request: Request, planned: Sequence[Trial], origin: str) -> None:
+    for warning in request.config.warnings:
+        console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
+    orphans = request.config.orphans()
     if orphans:
         text = f"Orphan parameters, which no command uses: {', '.join(orphans)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
@@ -113,9 +117,14 @@ def _carry_out(planned: Sequence[Trial], slots: Sequence[Slot], console: Console
     try:
         with _polite_signals(daemon):
             daemon.submit(planned, options.force or options.debug, options.take_over)
+            changes = Changes()
             for trial in planned:
                 states = scheduler.states(trial).items()
-                skipped.update(stage for stage, state in states if state is JobState.COMPLETED)
+                finished = [stage for stage, state in states if state is JobState.COMPLETED]
+                skipped.update(finished)
+                changes.note(trial, finished)
+            for line in changes.lines():
+                watcher.say(line)
             # The plan lives as long as the process: the garbage collector need not look at it again and again.
             gc.freeze()
             daemon.run()
@@ -129,10 +138,17 @@ def _carry_out(planned: Sequence[Trial], slots: Sequence[Slot], console: Console
         console.print("\nStopped. `run` goes on from here.")
         return EXIT_INTERRUPTED
     if not options.no_subdir:
-        closing.print_results(console, planned, request.output)
+        _print_results(console, planned, request)
     if progress.ended[Kind.INTERRUPT]:
         console.print("\nWhat was interrupted is due again: type `run`.")
     return _exit_code(final, progress)
+
+
+def _print_results(console: Console, planned: Sequence[Trial], request: Request) -> None:
+    try:
+        closing.print_results(console, planned, request.output)
+    except Exception as error:  # noqa: BLE001 - the trials are what they are, whatever their files hold
+        console.print(Text(f"\nThe results cannot be shown: {type(error).__name__}: {error}", style="yellow"))
 
 
 def _exit_code(final: Sequence[Mapping[str, JobState]], progress: Progress) -> int:
@@ -147,7 +163,10 @@ def _polite_signals(daemon: Daemon) -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         daemon.request_stop()
 
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # What was ignored when `run` was typed, as under nohup, stays so.
+    heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    old = {number: signal.signal(number, stop) for number in heeded}
     try:
         yield
     finally:

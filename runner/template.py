@@ -25,6 +25,8 @@ _PLACEHOLDER = rf"""\{{\{{(?P<literal_brace>{NAME})\}}\}} | \[\[(?P<literal_brac
 _TOKEN = re.compile(rf"\$\$ | \$\{{[^}}]*\}} | {_PLACEHOLDER} | \\. | \$' | \$\( | .", re.VERBOSE | re.DOTALL)
 # Where the shell expands nothing, a dollar is a character.
 _TOKEN_IN_QUOTES = re.compile(rf"{_PLACEHOLDER} | \\. | .", re.VERBOSE | re.DOTALL)
+_IN_EXPANSION = re.compile(rf"\{{{NAME}\}}$")
+_CASE_IN_SUBSTITUTION = re.compile(r"\$\([^)]*\bcase\s")
 
 Place: TypeAlias = Literal["bare", "single", "double", "ansi", "paren", "backtick"]
 
@@ -73,25 +75,50 @@ class Template:
         return "".join(part if isinstance(part, str) else part.render(values[part.name]) for part in self.parts).strip()
 
 
+class TemplateError(ValueError):
+    """A command that cannot mean what its writer meant."""
+
+
 def parse(text: str) -> Template:
-    """Reads a template; its newlines and the blanks around them become one space."""
-    line = re.sub(r"\s*\n\s*", " ", text).strip()
+    """Reads a template; its newlines and the blanks around them become one space.
+
+    Raises:
+        TemplateError: on one line the command would be another one, or a placeholder stands where no value can.
+    """
+    # A backslash at the end of a line continues it, as it does anyway.
+    lines = re.sub(r"\s*\n\s*", "\n", re.sub(r"(?<=\s)\\(?=\n)", "", text)).strip()
     parts: list[str | Placeholder] = []
     places: list[Place] = ["bare"]
-    position = 0
-    while position < len(line):
+    position, before, is_comment = 0, "\n", False
+    while position < len(lines):
         pattern = _TOKEN_IN_QUOTES if places[-1] in {"single", "ansi"} else _TOKEN
-        match = pattern.match(line, position)
+        match = pattern.match(lines, position)
         assert match is not None
         position = match.end()
-        piece = _part(match, tuple(places), line[position : position + 1])
+        token = match.group()
+        if places == ["bare"]:
+            is_comment = is_comment or (token == "#" and before in " \t\n;&|(")
+            _refuse_what_needs_lines(before + token, lines[position:], is_comment)
+        piece = _part(match, tuple(places), lines[position : position + 1])
         if isinstance(piece, str) and parts and isinstance(parts[-1], str):
             parts[-1] += piece
         else:
             parts.append(piece)
         if isinstance(piece, str) and match.lastgroup is None:
-            _follow_quoting(match.group(), places)
-    return Template(tuple(parts))
+            _follow_quoting(token, places)
+        before = token[-1]
+    template = Template(tuple(parts))
+    if template.names and _CASE_IN_SUBSTITUTION.search(lines):
+        raise TemplateError("holds `case` inside $(…), where the quoting of values cannot be told; use a script")
+    return template
+
+
+def _refuse_what_needs_lines(upto: str, rest: str, is_comment: bool) -> None:
+    if is_comment and upto.endswith("\n"):
+        raise TemplateError("holds a comment (#), which would swallow the lines after it, as they become one line")
+    # Not a here-string, <<<.
+    if upto.endswith("<") and not upto.endswith("<<") and re.match(r"<-?\s*['\"\\\w]", rest):
+        raise TemplateError("holds a here-document (<<), which needs lines of its own; use a script")
 
 
 def _part(match: re.Match[str], places: tuple[Place, ...], following: str) -> str | Placeholder:
@@ -104,7 +131,10 @@ def _part(match: re.Match[str], places: tuple[Place, ...], following: str) -> st
         return f"{{{match['literal_brace']}}}"
     if match["literal_bracket"]:
         return f"[{match['literal_bracket']}]"
-    return match.group()
+    token = match.group()
+    if token.startswith("${") and _IN_EXPANSION.search(token[2:]):
+        raise TemplateError(f"holds a placeholder inside {token}…, where it is not filled; put it outside of ${{…}}")
+    return " " if token == "\n" else token
 
 
 def _follow_quoting(token: str, places: list[Place]) -> None:

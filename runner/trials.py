@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STATE_DIRECTORY = ".runner"
 CONFIG_FILE = "trial.yaml"
+MAX_COMMAND_BYTES = 131_000
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,9 @@ class Layout:
         own = {"_name": name, "_output": output, "_time": self.time, "_config": f"{directory}/{CONFIG_FILE}"}
         values = item.params | own
         commands = {stage: templates[stage].render(values) for stage in item.stages}
+        for stage, command in commands.items():
+            if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
+                raise InputError(f"{output[:200]}: the command of `{stage}` is longer than Linux lets an argument be.")
         needs_config = any("_config" in templates[stage].names for stage in item.stages)
         return Trial(index, item.trial_id, name, output, directory, item.params, commands, needs_config)
 

@@ -23,6 +23,15 @@ def canonical(value: Value) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
+def shown(value: Any) -> str:
+    """A value in a message; a long one is cut."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print numbers of thousands of digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
 MAX_BITS = 4096  # Python refuses to print much longer whole numbers
 
 

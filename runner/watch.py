@@ -111,6 +111,8 @@ class LiveWatcher:
         self._trials = trials
         self._console = console
         self._skips = 0
+        self._lines: list[Text] = []
+        self._printed = 0.0
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
         self._live.start()
 
@@ -127,15 +129,19 @@ class LiveWatcher:
 
     def say(self, message: str) -> None:
         """Prints the message above the live view."""
+        self._flush()
         self._console.print(Text(message, style="bold"))
 
     def tick(self, now: float) -> None:
-        """The view redraws itself."""
-        del now
+        """Prints what has come; the view redraws itself."""
+        if now - self._printed > _FLUSH_S / 2:
+            self._printed = now
+            self._flush()
 
     def close(self) -> None:
         """Takes the live view off the screen."""
         self._tell_skips()
+        self._flush()
         self._live.stop()
 
     def _tell_skips(self) -> None:
@@ -145,7 +151,13 @@ class LiveWatcher:
             self._print(f"SKIP      … and {hidden:,} more that are finished", "green")
 
     def _print(self, text: str, style: str) -> None:
-        self._console.print(Text(text, style=style), soft_wrap=False, overflow="ellipsis", no_wrap=True, crop=True)
+        self._lines.append(Text(text, style=style))
+
+    def _flush(self) -> None:
+        """Prints the collected lines at once: each print lays the whole view out anew."""
+        if self._lines:
+            lines, self._lines = Text("\n").join(self._lines), []
+            self._console.print(lines, soft_wrap=False, overflow="ellipsis", no_wrap=True, crop=True)
 
     # --- the live view ---
 

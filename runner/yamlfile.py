@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 KeyPath: TypeAlias = "tuple[str | int, ...]"
 
 MAX_NODES = 300_000
+MAX_DEPTH = 100
 _FLOAT = re.compile(
     r"""^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?   # 1.  1.5  1.5e3
         |\d[\d_]*[eE][-+]?\d+                        # 1e-3, a string in YAML 1.1
@@ -63,8 +64,9 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"
 
 def _read_int(text: str) -> int:
     digits = text.replace("_", "")
-    prefixed = re.match(r"[-+]?0[box]", digits)
-    return int(digits, 0) if prefixed else int(digits, 10)
+    value = int(digits, 0) if re.match(r"[-+]?0[box]", digits) else int(digits, 10)
+    str(value)  # Python refuses to print numbers of thousands of digits
+    return value
 
 
 def _read_float(text: str) -> float:
@@ -119,8 +121,8 @@ class _Builder:
         place = Place(self.document.file, line, _dotted(path))
         if self.nodes > MAX_NODES:
             raise InputError(f"{place}: more than {MAX_NODES} values; anchors that repeat each other?")
-        if len(path) > 100:
-            raise InputError(f"{place}: nested deeper than 100 levels; an anchor inside itself?")
+        if len(path) > MAX_DEPTH:
+            raise InputError(f"{place}: nested deeper than {MAX_DEPTH} levels; an anchor inside itself?")
         self.document.lines.setdefault(path, line)
         if node.tag not in _STANDARD_TAGS:
             raise InputError(f"{place}: the tag {node.tag!r} is not allowed; write plain values.")
@@ -170,7 +172,7 @@ class _Builder:
         try:
             value = self.constructor.construct_object(node)
         except (ValueError, KeyError, yaml.YAMLError) as error:
-            raise InputError(f"{place}: {node.value!r} is no {node.tag.rsplit(':', 1)[-1]}: {error}") from error
+            raise InputError(f"{place}: {node.value[:60]!r} is no {node.tag.rsplit(':', 1)[-1]}: {error}") from error
         note = _suspicious(node, value)
         if note:
             self.document.warnings.append(f"{place}: {note}")
@@ -191,16 +193,21 @@ def _suspicious(node: yaml.Node, value: Any) -> str:
     return ""
 
 
-def read_documents(path: Path) -> list[Document]:
-    """All documents of a YAML file.
+def parse_documents(file: str, text: str) -> list[Document]:
+    """All documents of a YAML text; `file` names it in messages.
 
     Raises:
-        InputError: the file cannot be read, is not UTF-8, is not YAML, or says something twice.
+        InputError: it is not YAML, or says something twice.
     """
-    return list(_documents(str(path), _read_text(path)))
+    return list(_documents(file, text))
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -214,8 +221,19 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
+def _refuse_depth(file: str, text: str) -> None:
+    """The composer calls itself for each level, in C, where too many end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            place = Place(file, event.start_mark.line + 1 if event.start_mark else None)
+            raise InputError(f"{place}: nested deeper than {MAX_DEPTH} levels.")
+
+
 def _documents(file: str, text: str) -> Iterator[Document]:
     try:
+        _refuse_depth(file, text)
         nodes = list(yaml.compose_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -27,7 +27,7 @@ IMPURE_LIBRARIES = {
 LAYERS = (
     {"cli"},
     {"session", "check", "removal", "schema"},
-    {"planning", "daemon", "closing", "watch", "resources", "preview"},
+    {"planning", "daemon", "closing", "watch", "resources", "preview", "changes"},
     {"recovery", "executors", "config", "plan", "gpu", "directories"},
     {"gridfile", "lock", "lasting", "records", "process", "yamlfile", "appendfile"},
     {"events", "progress", "scheduler", "trials"},

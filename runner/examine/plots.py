@@ -116,11 +116,11 @@ def _draw_lr(axes: "Axes", groups: Sequence[Group], looks: Sequence[Look]) -> No
             stride = -(-len(curve.lr) // _LR_POINTS_MAX)
             _line(axes, curve.lr_steps[::stride], curve.lr[::stride], look)
     peaks = curves.peak_lrs(groups)
-    if min(peaks) > 0 and max(peaks) / min(peaks) >= _LOG_SPAN:
+    if peaks and min(peaks) > 0 and max(peaks) / min(peaks) >= _LOG_SPAN:
         axes.set_yscale("log")
         axes.set_ylim(min(peaks) / 30, max(peaks) * 1.5)
     else:
-        axes.set_ylim(0, 1.08 * max(peaks) or 1)
+        axes.set_ylim(0, 1.08 * max([*peaks, 0.0]) or 1)
         axes.ticklabel_format(axis="y", scilimits=(-2, 3))
     axes.set_ylabel("LR")
     _tidy(axes)

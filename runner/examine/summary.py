@@ -80,7 +80,7 @@ def _curve(path: Path, param: dict[Any, Any], metric: str) -> "Curve | None":
         return None
     columns = {}
     for name in (metric, "lr"):
-        if name not in frame or "step" not in frame or frame[name].dtype.kind not in "iuf":
+        if not all(column in frame and frame[column].dtype.kind in "iuf" for column in ("step", name)):
             columns[name] = np.empty((0, 2))
             continue
         points = frame[["step", name]].to_numpy(dtype=float)

@@ -99,4 +99,7 @@ class LocalExecutor:
         gone = [pid for pid, ticks in self._adopted.items() if not process.is_same(pid, ticks)]
         for pid in gone:
             del self._adopted[pid]
+            # No process has the number of a group that still has members, unless it leads that group.
+            if process.start_ticks(pid) is None:
+                process.signal_group(pid, signal.SIGKILL)
         return [Ended(pid) for pid in gone]

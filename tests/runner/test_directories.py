@@ -114,14 +114,17 @@ def test_files_beside_the_directories_do_no_harm(tmp_path: Path) -> None:
     assert Directories(tmp_path, {}).name_of(draft("Lr_1", {"lr": 1})) == "Lr_1"
 
 
-@pytest.mark.parametrize("content", [None, "", "{}\n"])
-def test_an_empty_directory_is_taken_by_the_trial_of_its_name(tmp_path: Path, content: str | None) -> None:
+def test_an_empty_directory_is_taken_by_the_trial_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "Lr_1").mkdir()
-    introduced: Params = {}
-    if content is not None:
-        (tmp_path / "Lr_1" / "param").write_text(content)
-        introduced = {"lr": 1}
-    assert Directories(tmp_path, introduced).name_of(draft("Lr_1", {"lr": 1}, introduced)) == "Lr_1"
+    assert Directories(tmp_path, {}).name_of(draft("Lr_1", {"lr": 1})) == "Lr_1"
+
+
+@pytest.mark.parametrize("content", ["", "{}\n", "lr: 1\n"])
+def test_a_param_that_was_cut_is_never_taken_for_another_trials(tmp_path: Path, content: str) -> None:
+    (tmp_path / "Lr_1").mkdir()
+    (tmp_path / "Lr_1" / "param").write_text(content)
+    with pytest.raises(DamagedRecordError, match="Lr_1/param"):
+        Directories(tmp_path, {}).name_of(draft("Lr_1", {"lr": 1}))
 
 
 def test_a_directory_without_param_belongs_to_one_trial_only(tmp_path: Path) -> None:

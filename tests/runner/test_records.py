@@ -99,10 +99,12 @@ def test_a_param_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pyte
     assert (records.read_param(str(tmp_path)) or {})["x"] == 1
 
 
-def test_a_missing_param_is_none_and_an_empty_one_is_empty(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "lr: 1\n", "_name: x\n_scripts: y\n"])
+def test_a_missing_param_is_none_and_one_that_is_cut_is_damaged(tmp_path: Path, text: str) -> None:
     assert records.read_param(str(tmp_path)) is None
-    (tmp_path / "param").touch()
-    assert records.read_param(str(tmp_path)) == {}
+    (tmp_path / "param").write_text(text)
+    with pytest.raises(DamagedRecordError, match="param: not whole"):
+        records.read_param(str(tmp_path))
 
 
 # --- stat ---
@@ -196,7 +198,8 @@ def test_a_number_that_is_none_is_a_damaged_file(tmp_path: Path, text: str) -> N
 
 
 def start(stage: str, attempt: int) -> records.Record:
-    return {"event": "start", "stage": stage, "attempt": attempt, "host": "here", "log": f"log.{stage}"}
+    where = {"slot": "cpu 0", "log": f"log.{stage}", "host": "here", "boot": "b", "pid_namespace": "n"}
+    return {"event": "start", "stage": stage, "attempt": attempt, "started": "2026-01-01T00:00:00+00:00", **where}
 
 
 def exit_as_the_shell_writes_it(directory: Path, stage: str, attempt: int, code: int) -> None:

@@ -28,7 +28,7 @@ def sweep_of(
 
 def config(*sweeps: Sweep, default: Params | None = None) -> Config:
     commands = {stage: template.parse(f"{stage} {{lr}} {{_output}}") for stage in STAGES}
-    return Config(Path("params.yaml"), commands, Settings(default or {}, {}), "auto", list(sweeps), [])
+    return Config(Path("params.yaml"), "", commands, Settings(default or {}, {}), "auto", list(sweeps), [])
 
 
 def test_trials_stand_in_the_files_order() -> None:

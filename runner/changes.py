@@ -1,0 +1,44 @@
+"""Finished stages whose command is another one now: they are not run again, but the user is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner import records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from runner.model import Trial
+
+_SHOWN = 5
+
+
+class Changes:
+    """Compares the commands of the file with those that were run."""
+
+    def __init__(self) -> None:
+        self._changed: dict[str, list[str]] = {}
+
+    def note(self, trial: Trial, finished: Iterable[str]) -> None:
+        """Looks at the finished stages of a trial."""
+        due = [stage for stage in finished if stage in trial.commands]
+        if not due:
+            return
+        scripts = (records.read_param(trial.directory) or {}).get("_scripts", {})
+        for stage in due:
+            if scripts.get(stage, trial.commands[stage]) != trial.commands[stage]:
+                self._changed.setdefault(stage, []).append(trial.name)
+
+    def lines(self) -> list[str]:
+        """A line for each stage that changed."""
+        return [
+            f"Finished with another command of `{stage}`, which only -f runs again: {some(names)}"
+            for stage, names in self._changed.items()
+        ]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

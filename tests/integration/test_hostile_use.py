@@ -1,0 +1,199 @@
+"""What careless or unlucky use must not break."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import RUN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Project
+
+SIMPLE = "template:\n  a: echo {x} > {_output}/result\nresource: {cpu: 2}\n---\nx: [1, 2, 3]\n"
+
+
+def test_a_command_that_deletes_its_directory_fails_alone(project: Project) -> None:
+    project.write(
+        "template:\n  a: 'test {x} != 1 || rm -rf {_output}'\n  b: 'true'\nresource: {cpu: 1}\n---\nx: [1, 2, 3]\n"
+    )
+    result = project.run()
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert [project.stat(f"X_{x}") for x in (2, 3)] == [{"a": "finished", "b": "finished"}] * 2
+    assert not (project.output / "X_1").exists()
+
+
+def test_a_command_too_long_for_linux_is_bad_input(project: Project) -> None:
+    project.write(f"template:\n  a: 'echo {{x}}'\nresource: {{cpu: 1}}\n---\nx: [1, {'y' * 140_000}]\n")
+    result = project.run()
+    assert result.returncode == 2
+    assert "the command of `a` is longer than Linux lets an argument be" in result.stderr
+    assert not project.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("echo training  # the first step\n    echo {x} > {_output}/result", "a comment (#)"),
+        ("cat <<EOF\n    {x}\n    EOF", "a here-document (<<)"),
+        ('echo "$(case 1 in 1) echo "{x}";; esac)"', "`case` inside $(…)"),
+        ("echo ${HOME:+{x}}", "a placeholder inside ${HOME:+{x}…"),
+    ],
+)
+def test_a_command_that_cannot_mean_what_it_says_is_refused(project: Project, template: str, said: str) -> None:
+    project.write(f"template:\n  a: |\n    {template}\nresource: {{cpu: 1}}\n---\nx: 1\n")
+    result = project.run()
+    assert result.returncode == 2
+    assert "params.yaml, line 2, template.a: the command holds " in result.stderr
+    assert said in result.stderr
+    assert not project.output.exists()
+
+
+def test_harmless_hashes_and_continued_lines_are_left_alone(project: Project) -> None:
+    project.write(
+        "template:\n  a: |\n    echo a#b '# c' \\\n      \"# {x}\" $#\n    echo $((1<<2)) <<< here  # the end\n"
+        "resource: {cpu: 1}\n---\nx: 1\n"
+    )
+    assert project.run().returncode == 0
+    assert project.log("X_1", "a") == "a#b # c # 1 0 echo 4\n"
+
+
+def test_a_copy_never_overwrites_the_users_file(project: Project) -> None:
+    (project.path / "work").mkdir()
+    own = project.path / "work" / "params.yaml"
+    own.write_text("# precious\n")
+    project.write(SIMPLE)
+    result = subprocess.run(
+        [str(RUN), "-y", "../params.yaml", "-o", "."], cwd=own.parent, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "a file of yours stands where the copy" in result.stderr
+    assert own.read_text() == "# precious\n"
+
+
+def test_a_file_from_a_pipe_is_read_once_and_copied_whole(project: Project) -> None:
+    project.write(SIMPLE)
+    command = f"{RUN} -y <(cat params.yaml)"
+    result = subprocess.run(["bash", "-c", command], cwd=project.path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert SIMPLE in [path.read_text() for path in project.output.iterdir() if path.is_file()]
+
+
+def test_what_ignored_the_hang_up_still_does(project: Project, until: Callable[..., None]) -> None:
+    project.write("template:\n  a: 'while ! test -e go; do sleep 0.05; done'\nresource: {cpu: 1}\n---\nx: 1\n")
+    process = subprocess.Popen(
+        ["nohup", str(RUN)], cwd=project.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    until(lambda: bool(project.living()), lambda: process.poll())
+    process.send_signal(signal.SIGHUP)
+    (project.path / "go").touch()
+    assert process.wait(30) == 0
+
+
+def test_another_run_between_reading_and_starting_is_noticed(project: Project) -> None:
+    """The slow one reads its file first and gets the directory second."""
+    project.write("template: {a: 'echo {d} > {_output}/result'}\ndefault: {d: A}\nresource: {cpu: 2}\n---\nx: [0, 1]\n")
+    slow = project.path / "slow.yaml"
+    subprocess.run(["mkfifo", str(slow)], check=True)
+    first = project.start("-y", "slow.yaml")
+    with slow.open("w") as pipe:
+        assert project.run().returncode == 0
+        pipe.write(
+            "template: {a: 'echo {d} > {_output}/result'}\ndefault: {d: B}\nresource: {cpu: 2}\n---\nx: [0, 1]\n"
+        )
+    assert first.wait(30) == 0
+    results = {path.parent.name: path.read_text() for path in project.output.glob("*/result")}
+    assert len(results) == 4
+    assert results["X_0"] == "A\n"
+    assert sorted(results.values()) == ["A\n", "A\n", "B\n", "B\n"]
+
+
+@pytest.mark.parametrize("standard", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
+def test_closed_standard_streams_do_no_harm(project: Project, standard: str) -> None:
+    project.write(SIMPLE)
+    result = subprocess.run(["bash", "-c", f"{RUN} {standard}"], cwd=project.path, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert [(project.output / f"X_{x}" / "result").read_text() for x in (1, 2, 3)] == ["1\n", "2\n", "3\n"]
+
+
+# --- damage ---
+
+
+def test_a_lost_journal_is_not_taken_for_an_empty_one(project: Project) -> None:
+    project.write(SIMPLE)
+    project.run()
+    (project.output / ".runner" / "plan.jsonl").write_text("")
+    result = project.run()
+    assert result.returncode == 1
+    assert "plan.jsonl: holds no whole line" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["param", "stat", "attempts", ".runner/plan.jsonl"])
+def test_a_directory_in_place_of_a_record_is_one_message(project: Project, name: str) -> None:
+    project.write(SIMPLE.replace("[1, 2, 3]", "1") + "---\nx: 1\n")
+    project.run()
+    path = project.output / name if "/" in name else project.output / "X_1" / name
+    path.unlink()
+    path.mkdir()
+    (project.output / "X_1" / "stat").unlink(missing_ok=True) if name == "attempts" else None
+    result = project.run()
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert name in result.stderr
+    assert "directory" in result.stderr.lower()
+
+
+def test_a_cut_param_is_one_message_and_nothing_runs(project: Project) -> None:
+    project.write(SIMPLE)
+    project.run()
+    (project.output / "X_1" / "param").write_text("")
+    result = project.run()
+    assert result.returncode == 1
+    assert "X_1/param: not whole" in result.stderr
+    assert project.trials() == ["X_1", "X_2", "X_3"]
+
+
+def test_attempts_that_lost_their_end_do_not_overrule_a_finished_stage(project: Project) -> None:
+    project.write("template:\n  a: 'true'\n  b: 'test -e go'\nresource: {cpu: 1}\n---\nx: 1\n")
+    project.run()
+    path = project.output / "X_1" / "attempts"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    (project.path / "go").touch()
+    assert project.run().returncode == 0
+    assert [record["stage"] for record in project.attempts("X_1", "start")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "step,lr,loss\n1,-1,2\n2,-1,1\n",
+        "step,lr,loss\nx,1,2\ny,1,1\n",
+        "step,lr,loss\n1,1," + "9" * 200_000 + "\n",
+        "step,lr,loss,[/red]\n1,1,1,[/red]\n",
+        "\0\1\2",
+        "",
+    ],
+    ids=["negative", "text steps", "a long cell", "markup", "binary", "empty"],
+)
+def test_results_never_decide_the_exit_code(project: Project, content: str) -> None:
+    (project.path / "body").write_text(content)
+    project.write("template:\n  a: cp body {_output}/metrics.csv\nresource: {cpu: 1}\n---\nx: ['[/red]', 2]\n")
+    result = project.run()
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_directory_named_as_the_picture_does_no_harm(project: Project) -> None:
+    (project.output / "curves.png").mkdir(parents=True)
+    write = json.dumps("printf 'step,lr,loss\\n1,1,1\\n2,1,1\\n' > {_output}/metrics.csv")
+    project.write(f"template:\n  a: {write}\nresource: {{cpu: 1}}\n---\nx: 1\n")
+    result = project.run()
+    assert result.returncode == 0, result.stderr
+    assert "The results cannot be shown: IsADirectoryError" in result.stdout
