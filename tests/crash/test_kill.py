@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -173,7 +174,8 @@ def test_another_hosts_attempt_is_not_taken_for_dead(project: Project) -> None:
     project.run()
     path = project.output / "N_0" / "attempts"
     first = path.read_text().splitlines()[0]
-    path.write_text(first.replace(f'"host": "{os.uname().nodename}"', '"host": "elsewhere"') + "\n")
+    start = json.loads(first) | {"host": "elsewhere", "boot": "of another machine"}
+    path.write_text(json.dumps(start) + "\n")
     (project.output / "N_0" / "stat").write_text("a: running\n")
     refused = project.run()
     assert refused.returncode == 2
