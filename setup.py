@@ -11,6 +11,7 @@ SEARCH = ["optuna>=4.0"]
 DEV = [
     "hypothesis>=6.100",
     "ipykernel>=6.29",
+    "jsonschema>=4.20",
     "mypy>=1.13",
     "nbclient>=0.10",
     "nbformat>=5.10",

@@ -83,7 +83,7 @@ def _count(text: str) -> int:
     return count
 
 
-RUN = Command("runner.session", DESCRIPTION, _run_options)
+RUN = Command("runner.run", DESCRIPTION, _run_options)
 COMMANDS = {
     "check": Command("runner.check", "Says what `run` would find, and what looks wrong.", _file_options),
     "schema": Command("runner.schema", "Prints the JSON schema of params.yaml, for editors.", _no_options),

@@ -26,7 +26,7 @@ IMPURE_LIBRARIES = {
 # From the top down: a layer imports only what stands below it.
 LAYERS = (
     {"cli"},
-    {"session", "check", "removal", "schema"},
+    {"run", "check", "removal", "schema"},
     {"planning", "daemon", "closing", "watch", "resources", "preview", "changes"},
     {"recovery", "executors", "config", "plan", "gpu", "directories"},
     {"gridfile", "lock", "lasting", "records", "process", "yamlfile", "appendfile"},
@@ -115,7 +115,7 @@ def loaded_after(statement: str) -> set[str]:
             "import runner.cli; runner.cli.RUN.parser('').format_help()",
             {"torch", "pandas", "numpy", "pydantic", "yaml", "rich"},
         ),
-        ("import runner.session", {"torch", "pandas", "matplotlib", "tensorboard"}),
+        ("import runner.run", {"torch", "pandas", "matplotlib", "tensorboard"}),
         ("import runner.examine", {"torch", "tensorboard"}),
         ("import train, train.schedules", {"torch", "tensorboard", "pandas"}),
     ],
