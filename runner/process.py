@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 # state and have its own exit code recorded; what the command still had to do is left out, and a program that leaves
 # with 0 then has not made the command complete. Ignoring the signals would not do: programs inherit that, while traps
 # are reset in them.
-WRAPPER = """_runner_command=$1 _runner_record=$2 _runner_prefix=$3
+WRAPPER = """_runner_command=$1 _runner_record=$2 _runner_prefix=$3 _runner_signals=$4
 set --
 _runner_leave='_runner_code=$?; wait; exit $((_runner_code ? _runner_code : 143))'
 trap 'builtin echo "$_runner_prefix$?}" >> "$_runner_record"' EXIT
-trap : USR1 USR2
-trap "$_runner_leave" HUP INT QUIT TERM
+trap : INT USR1 USR2
+trap "$_runner_leave" $_runner_signals
 case $_runner_command in
 *exec*|*trap*|*source*|*'. '*|*eval*|*enable*|*_runner_*)
-(trap : USR1 USR2
-trap "$_runner_leave" HUP INT QUIT TERM
+(trap : INT USR1 USR2
+trap "$_runner_leave" $_runner_signals
 eval "$_runner_command");;
 *) eval "$_runner_command";;
 esac"""
@@ -77,9 +77,13 @@ class ExitRecord:
     prefix: str
 
 
-def shell_arguments(command: str, exit_record: ExitRecord) -> list[str]:
-    """The arguments of the shell that runs a command and records its exit code."""
-    return [bash(), "-c", WRAPPER, "run", command, exit_record.path, exit_record.prefix]
+def shell_arguments(command: str, exit_record: ExitRecord, leaves_at_ctrl_c: bool = True) -> list[str]:
+    """The arguments of the shell that runs a command and records its exit code.
+
+    On a terminal a debugger may use Ctrl-C for itself; the shell then does not end the command because of it.
+    """
+    signals = "HUP INT QUIT TERM" if leaves_at_ctrl_c else "HUP QUIT TERM"
+    return [bash(), "-c", WRAPPER, "run", command, exit_record.path, exit_record.prefix, signals]
 
 
 def spawn(command: str, exit_record: ExitRecord, log: int, environment: Mapping[str, str]) -> int:

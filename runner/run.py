@@ -115,7 +115,7 @@ def _carry_out(planned: Sequence[Trial], slots: Sequence[Slot], console: Console
     daemon = Daemon(scheduler, executor, watcher, request.time, os.environ)
     skipped: Counter[str] = Counter()
     try:
-        with _polite_signals(daemon):
+        with _polite_signals(daemon, is_ctrl_c_ours=not options.debug):
             daemon.submit(planned, options.force or options.debug, options.take_over)
             changes = Changes()
             for trial in planned:
@@ -157,8 +157,11 @@ def _exit_code(final: Sequence[Mapping[str, JobState]], progress: Progress) -> i
 
 
 @contextmanager
-def _polite_signals(daemon: Daemon) -> Iterator[None]:
-    """Ctrl-C, a closed terminal and SIGTERM end the run politely, a second one hard."""
+def _polite_signals(daemon: Daemon, is_ctrl_c_ours: bool) -> Iterator[None]:
+    """Ctrl-C, a closed terminal and SIGTERM end the run politely, a second one hard.
+
+    On the terminal of `-d` Ctrl-C is the program's, as under a shell.
+    """
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         daemon.request_stop()
@@ -167,6 +170,8 @@ def _polite_signals(daemon: Daemon) -> Iterator[None]:
     # What was ignored when `run` was typed, as under nohup, stays so.
     heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
     old = {number: signal.signal(number, stop) for number in heeded}
+    if not is_ctrl_c_ours and signal.SIGINT in heeded:
+        signal.signal(signal.SIGINT, lambda *_: None)
     try:
         yield
     finally:

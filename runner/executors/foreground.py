@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -23,11 +22,10 @@ class ForegroundExecutor:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
-        self._old_handler = signal.signal(signal.SIGINT, lambda *_: None)
 
     def start(self, launch: Launch) -> tuple[int, Record]:
         """Starts a child with this process's input and output."""
-        arguments = process.shell_arguments(launch.command, launch.exit_record)
+        arguments = process.shell_arguments(launch.command, launch.exit_record, leaves_at_ctrl_c=False)
         self._child = subprocess.Popen(arguments, executable=process.bash(), env=dict(launch.environment))
         return self._child.pid, {"pid": self._child.pid, "ticks": process.start_ticks(self._child.pid)}
 
@@ -55,5 +53,4 @@ class ForegroundExecutor:
         os.kill(native_id, number)
 
     def close(self) -> None:
-        """Gives Ctrl-C back."""
-        signal.signal(signal.SIGINT, self._old_handler)
+        """Nothing is held."""

@@ -101,6 +101,22 @@ def test_a_second_ctrl_c_ends_what_ignores_the_first(project: Project, until: Ca
     assert project.attempts("N_0", "end")[0]["exit_code"] is None
 
 
+def test_ctrl_c_belongs_to_the_program_that_is_debugged(project: Project, until: Callable[..., None]) -> None:
+    (project.path / "program.py").write_text(
+        "import pathlib, sys, time\n"
+        "try:\n    pathlib.Path(sys.argv[1], 'started').touch(); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('caught', flush=True)\n"
+    )
+    project.write("template:\n  a: python program.py {_output} && echo the rest\nresource: {cpu: 1}\n---\nn: 0\n")
+    process = project.start("-d")
+    until(lambda: is_started(project, "N_0"), project.trials)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    assert "caught\nthe rest\n" in output
+    assert project.stat("N_0") == {"a": "finished"}
+
+
 def test_exit_code_75_means_run_me_again(project: Project) -> None:
     project.write("template:\n  a: 'test $RUNNER_ATTEMPT = 2 || exit 75'\n  b: 'true'\nresource: {cpu: 1}\n---\nn: 0\n")
     first = project.run()
