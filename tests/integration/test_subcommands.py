@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -207,8 +208,7 @@ def test_archive_packs_what_was_chosen(words: list[str], chosen: list[str], ran:
     archive = ran.output / ".runner" / "archive"
     assert sorted(path.name for path in archive.iterdir()) == sorted(f"{name}.tar.gz" for name in chosen)
     for name in chosen:
-        with tarfile.open(archive / f"{name}.tar.gz") as packed:
-            packed.extractall(ran.output, filter="data")
+        subprocess.run(["tar", "-xzf", archive / f"{name}.tar.gz", "-C", ran.output], check=True)
     packed_files = {path: what for path, what in files(ran).items() if "/.runner/" not in path}
     assert {path: content for path, (_, content) in packed_files.items()} == {
         path: content for path, (_, content) in before.items() if "/.runner/" not in path
