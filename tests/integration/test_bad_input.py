@@ -140,6 +140,7 @@ def test_an_anchor_bomb_is_refused_in_time(
     [
         (["-y", "missing.yaml"], "missing.yaml: no such file"),
         (["-y", "."], ".: is a directory"),
+        (["-y", "/proc/self/mem"], "/proc/self/mem: cannot be read"),
         (["-o", "params.yaml"], "-o params.yaml: is a file"),
         (["-t", "nothing"], "-t nothing: no such title"),
         (["-c", "b"], "-c b: no such stage"),
