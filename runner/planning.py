@@ -67,14 +67,23 @@ def read(options: argparse.Namespace) -> Request:
     words = getattr(options, "resource", None)
     if words is not None:
         chosen = replace(chosen, resource=_resource_option(words))
+    request = _placed(chosen, options)
+    _keep_the_users_file(request.copy, Path(options.yaml))
+    return request
+
+
+def again(request: Request) -> Request:
+    """The same request to an output directory that another `run` has changed since."""
+    return _placed(request.config, request.options)
+
+
+def _placed(chosen: Config, options: argparse.Namespace) -> Request:
     output = _output(options.output)
     journal = plan.Journal(output)
     size = journal.size()
     introduced = journal.introduced()
     new_defaults = plan.newly_introduced(chosen.settings.base, introduced)
-    request = Request(chosen, output, introduced | new_defaults, new_defaults, size, options)
-    _keep_the_users_file(request.copy, Path(options.yaml))
-    return request
+    return Request(chosen, output, introduced | new_defaults, new_defaults, size, options)
 
 
 def _output(name: str) -> Path:

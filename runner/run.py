@@ -66,7 +66,7 @@ def _run(request: Request) -> int:
         with sole_user(request.output):
             if plan.Journal(request.output).size() != request.journal_size:
                 # Another `run` has been here since: its trials and defaults count.
-                request = planning.read(request.options)
+                request = planning.again(request)
                 planned = _plan(request)
             _copy_file(request)
             plan.Journal(request.output).append(_entry(request, len(planned)))

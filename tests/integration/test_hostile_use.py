@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import runner.run
+from runner.cli import main
+from runner.lock import sole_user
 from tests.conftest import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from tests.conftest import Project
 
@@ -97,21 +102,23 @@ def test_what_ignored_the_hang_up_still_does(project: Project, until: Callable[.
     assert process.wait(30) == 0
 
 
-def test_another_run_between_reading_and_starting_is_noticed(project: Project) -> None:
-    """The slow one reads its file first and gets the directory second."""
-    project.write("template: {a: 'echo {d} > {_output}/result'}\ndefault: {d: A}\nresource: {cpu: 2}\n---\nx: [0, 1]\n")
-    slow = project.path / "slow.yaml"
-    subprocess.run(["mkfifo", str(slow)], check=True)
-    first = project.start("-y", "slow.yaml")
-    with slow.open("w") as pipe:
+def test_another_run_between_planning_and_starting_is_noticed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = "template: {a: 'echo {d} > {_output}/result'}\ndefault: {d: A}\nresource: {cpu: 2}\n---\nx: [0, 1]\n"
+    project.write(params)
+    project.write(params.replace("d: A", "d: B"), "slow.yaml")
+    lock = sole_user
+
+    def lock_too_late(output: Path) -> AbstractContextManager[None]:
         assert project.run().returncode == 0
-        pipe.write(
-            "template: {a: 'echo {d} > {_output}/result'}\ndefault: {d: B}\nresource: {cpu: 2}\n---\nx: [0, 1]\n"
-        )
-    assert first.wait(30) == 0
+        return lock(output)
+
+    monkeypatch.chdir(project.path)
+    monkeypatch.setattr(runner.run, "sole_user", lock_too_late)
+    assert main(["-y", "slow.yaml"]) == 0
     results = {path.parent.name: path.read_text() for path in project.output.glob("*/result")}
-    assert len(results) == 4
-    assert results["X_0"] == "A\n"
+    assert results["X_0"] == results["X_1"] == "A\n"
     assert sorted(results.values()) == ["A\n", "A\n", "B\n", "B\n"]
 
 
