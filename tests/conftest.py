@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# On a build machine the same examples each time: what is new is found where somebody can look at it.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 RUN = Path(sys.executable).with_name("run")
 TIMEOUT_S = 60.0
