@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ import psutil
 import pytest
 import yaml
 from hypothesis import settings
+
+from runner.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,3 +129,31 @@ def wait_for(condition: Callable[[], bool], state: Callable[[], object], timeout
 def until() -> Callable[..., None]:
     """`wait_for`, for tests."""
     return wait_for
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came of a `run`."""
+
+    code: int
+    out: str
+    err: str
+
+    def started(self) -> list[str]:
+        """The jobs that were started: stage and trial's name, in order."""
+        lines = [line for line in self.out.splitlines() if line.startswith("START")]
+        return sorted(f"{line.split(', ')[1].split(':')[0]} {line.rsplit('/', 1)[-1]}" for line in lines)
+
+
+@pytest.fixture
+def typed(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """`run` with some arguments in the project's directory, in this process."""
+    monkeypatch.chdir(project.path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Said:
+        code = main(arguments)
+        told = capsys.readouterr()
+        return Said(code, told.out, told.err)
+
+    return run

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from runner.cli import main
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Project
+    from tests.conftest import Project, Said
 
     Typed = Callable[..., "Said"]
 
@@ -26,34 +23,6 @@ SAY = "template: {go: 'echo {a} {b} > {_output}/said'}\nresource: {cpu: 2}\n"
 MILLION = (
     "template: {go: 'echo {a} {b} {c}'}\n---\na: {_range: [0, 100]}\nb: {_range: [0, 100]}\nc: {_range: [0, 100]}\n"
 )
-
-
-@dataclass(frozen=True)
-class Said:
-    """What came of a `run`."""
-
-    code: int
-    out: str
-    err: str
-
-    def started(self) -> list[str]:
-        """The jobs that were started: stage and trial's name, in order."""
-        lines = [line for line in self.out.splitlines() if line.startswith("START")]
-        return sorted(f"{line.split(', ')[1].split(':')[0]} {line.rsplit('/', 1)[-1]}" for line in lines)
-
-
-@pytest.fixture
-def typed(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """`run` with some arguments in the project's directory, in this process."""
-    monkeypatch.chdir(project.path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Said:
-        code = main(arguments)
-        told = capsys.readouterr()
-        return Said(code, told.out, told.err)
-
-    return run
 
 
 @pytest.fixture

@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from runner.cli import main
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Project
+    from tests.conftest import Project, Said
 
     Typed = Callable[..., "Said"]
 
 HEAD = "template: {go: 'echo {lr} {seed} >> {_output}/said'}\nresource: {cpu: 2}\ndefault: {seed: 0}\n"
 GRID = "---\n_title: first\nlr: [1e-3, 2]\n"
 NAMES = ["Lr_0.001", "Lr_2"]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What came of a `run`."""
-
-    code: int
-    out: str
-    err: str
-
-    def started(self) -> list[str]:
-        """The jobs that were started: stage and trial's name, in order."""
-        lines = [line for line in self.out.splitlines() if line.startswith("START")]
-        return sorted(f"{line.split(', ')[1].split(':')[0]} {line.rsplit('/', 1)[-1]}" for line in lines)
-
-
-@pytest.fixture
-def typed(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """`run` with some arguments in the project's directory, in this process."""
-    monkeypatch.chdir(project.path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Said:
-        code = main(arguments)
-        told = capsys.readouterr()
-        return Said(code, told.out, told.err)
-
-    return run
 
 
 def files(project: Project) -> dict[str, tuple[int, bytes]]:

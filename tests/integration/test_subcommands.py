@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import tarfile
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +17,7 @@ from runner.cli import COMMANDS, main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Project
+    from tests.conftest import Project, Said
 
     Typed = Callable[..., "Said"]
 
@@ -28,34 +27,6 @@ HEAD = (
 )
 GRIDS = "---\n_title: small\nlr: [1, 2, 3]\n---\n_title: large\nlr: [10, 20]\n_cmd: go\n"
 NAMES = ["Lr_1", "Lr_10", "Lr_2", "Lr_20", "Lr_3"]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What came of a `run`."""
-
-    code: int
-    out: str
-    err: str
-
-    def started(self) -> list[str]:
-        """The jobs that were started: stage and trial's name, in order."""
-        lines = [line for line in self.out.splitlines() if line.startswith("START")]
-        return sorted(f"{line.split(', ')[1].split(':')[0]} {line.rsplit('/', 1)[-1]}" for line in lines)
-
-
-@pytest.fixture
-def typed(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """`run` with some arguments in the project's directory, in this process."""
-    monkeypatch.chdir(project.path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Said:
-        code = main(arguments)
-        told = capsys.readouterr()
-        return Said(code, told.out, told.err)
-
-    return run
 
 
 @pytest.fixture
