@@ -22,11 +22,6 @@ class JobState(StrEnum):
     INTERRUPTED = "interrupted"
     BLOCKED = "blocked"
 
-    @property
-    def is_end(self) -> bool:
-        """Whether nothing more happens to the job in this run."""
-        return not FOLLOWS[self]
-
 
 # Within one run. A later run finds each job PENDING again, unless it is COMPLETED.
 FOLLOWS: Mapping[JobState, frozenset[JobState]] = {

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runner.config import Config
-    from runner.grid import Sweep
     from runner.template import Template
     from runner.values import Params
 
@@ -145,8 +144,3 @@ def nested(params: Params) -> dict[str, Any]:
             inner = inner.setdefault(parent, {})
         inner[last] = value
     return result
-
-
-def combinations(sweeps: Iterable[Sweep]) -> int:
-    """The number of combinations, one that stands in two sweeps counted twice."""
-    return sum(sweep.count() for sweep in sweeps)

@@ -11,7 +11,7 @@ from runner import template
 from runner.config import Config
 from runner.errors import InputError
 from runner.grid import Choices, Grid, Settings, Sweep
-from runner.trials import Draft, Layout, combinations, complete, drafts, select
+from runner.trials import Draft, Layout, complete, drafts, select
 from runner.values import Params, Value
 
 property_test = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +59,6 @@ def test_a_trial_of_two_grids_runs_the_stages_of_both_once() -> None:
         (2, ("train", "test")),
         (3, ("train",)),
     ]
-    assert combinations([first, second]) == 4
 
 
 def test_a_default_that_is_written_out_makes_no_other_trial() -> None:
