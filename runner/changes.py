@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from runner import records
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from runner.model import Trial
 
 _SHOWN = 5
+_MLRUNNERS = re.compile(r"CUDA_VISIBLE_DEVICES=\S* (.*) > \S.* 2>&1", re.DOTALL)
 
 
 class Changes:
@@ -27,7 +29,7 @@ class Changes:
             return
         scripts = (records.read_param(trial.directory) or {}).get("_scripts", {})
         for stage in due:
-            if scripts.get(stage, trial.commands[stage]) != trial.commands[stage]:
+            if stage in scripts and _command(scripts[stage]) != _command(trial.commands[stage]):
                 self._changed.setdefault(stage, []).append(trial.name)
 
     def lines(self) -> list[str]:
@@ -36,6 +38,12 @@ class Changes:
             f"Finished with another command of `{stage}`, which only -f runs again: {some(names)}"
             for stage, names in self._changed.items()
         ]
+
+
+def _command(script: str) -> str:
+    """The command of a recorded shell line; mlrunner wrote its GPUs before it and its log after it."""
+    theirs = _MLRUNNERS.fullmatch(script)
+    return " ".join((theirs[1] if theirs else script).split())
 
 
 def some(names: Sequence[str]) -> str:

@@ -251,12 +251,14 @@ def test_mlrunners_directories_are_understood(project: Project) -> None:
     for name, lr, stat in (("Lr_0.1", 0.1, "finished"), ("Lr_0.2", 0.2, "running"), ("Lr_0.3", 0.3, "failed")):
         directory = project.output / name
         directory.mkdir(parents=True)
-        own = {"_name": name, "_output": f"output/{name}", "_time": "20240101.000000", "_scripts": {"a": "true > log"}}
+        own = {"_name": name, "_output": f"output/{name}", "_time": "20240101.000000", "_scripts": {}}
+        own["_scripts"] = {"a": f"CUDA_VISIBLE_DEVICES=0 true --lr {lr}  > output/{name}/log.a.20240101.000000 2>&1"}
         (directory / "param").write_text(yaml.dump({"lr": lr, "seed": 0, **own}))
         (directory / "stat").write_text(yaml.dump({"a": stat}))
     project.write("template:\n  a: 'true [lr]'\ndefault: {seed: 0}\nresource: {cpu: 1}\n---\nlr: [0.1, 0.2, 0.3]\n")
     result = project.run()
     assert result.returncode == 0
+    assert "another command" not in result.stdout
     assert [len(project.attempts(name, "start")) for name in ("Lr_0.1", "Lr_0.2", "Lr_0.3")] == [0, 1, 1]
     assert project.trials() == ["Lr_0.1", "Lr_0.2", "Lr_0.3"]
 
