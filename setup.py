@@ -8,7 +8,9 @@ TRAIN = ["torch>=2.4"]
 MPL = ["scipy>=1.11"]
 VISION = [*TRAIN, "timm>=1.0", "torchvision>=0.19"]
 SEARCH = ["optuna>=4.0"]
+NOTIFY = ["apprise>=1.8"]
 DEV = [
+    *NOTIFY,
     "hypothesis>=6.100",
     "ipykernel>=6.29",
     "jsonschema>=4.20",
@@ -50,6 +52,7 @@ setup(
         "mpl": MPL,
         "vision": VISION,
         "search": SEARCH,
+        "notify": NOTIFY,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["run=runner.cli:main"]},

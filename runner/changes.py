@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 from runner import records
+from runner.model import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from runner.model import Trial
+    from runner.model import PlannedTrial
 
 _SHOWN = 5
 _MLRUNNERS = re.compile(r"CUDA_VISIBLE_DEVICES=\S* (.*) > \S.* 2>&1", re.DOTALL)
@@ -22,9 +24,12 @@ class Changes:
     def __init__(self) -> None:
         self._changed: dict[str, list[str]] = {}
 
-    def note(self, trial: Trial, finished: Iterable[str]) -> None:
+    def note(self, trial: PlannedTrial) -> None:
         """Looks at the finished stages of a trial."""
-        due = [stage for stage in finished if stage in trial.commands]
+        if not os.path.isdir(trial.directory):  # noqa: PTH112 - called for every trial
+            return
+        stat = records.read_stat(trial.directory)
+        due = [stage for stage in trial.commands if stat.get(stage) is JobState.COMPLETED]
         if not due:
             return
         scripts = (records.read_param(trial.directory) or {}).get("_scripts", {})

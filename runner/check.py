@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from runner.model import Trial
+    from runner.model import PlannedTrial
     from runner.planning import Request
 
 
@@ -53,7 +53,7 @@ class Tally:
         self.hashed: list[str] = []
         self.long: list[str] = []
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: PlannedTrial) -> None:
         """Looks at one trial's records."""
         stat = records.read_stat(trial.directory) if Path(trial.directory).is_dir() else None
         if stat is None:
@@ -61,7 +61,7 @@ class Tally:
         else:
             is_done = all(stat.get(stage) is JobState.COMPLETED for stage in trial.commands)
             self.counts["done" if is_done else "begun"] += 1
-            self.changes.note(trial, [stage for stage, state in stat.items() if state is JobState.COMPLETED])
+            self.changes.note(trial)
         if trial.name.endswith(trial.trial_id[:HASH_LENGTH]):
             is_long = len(trial.name.encode()) >= MAX_NAME_BYTES - 3  # cut where a character ends
             (self.long if is_long else self.hashed).append(trial.name)

@@ -62,7 +62,48 @@ def _run_options(result: argparse.ArgumentParser) -> None:
     add("--no-subdir", action="store_true", help="no directory for each trial: {_output} is the output directory")
     add("--dry-run", action="store_true", help="print the commands; run and write nothing")
     add("--json", action="store_true", help="with --dry-run: one JSON object a trial on standard output")
+    add("--detach", action="store_true", help="return once the plan is safe; `run watch` attaches again")
+    add("--prune", action="store_true", help="end running trials that the file no longer asks for")
     add("--take-over", action="store_true", help="take attempts that another host did not close for dead")
+
+
+def _output_option(result: argparse.ArgumentParser) -> None:
+    result.add_argument(
+        "-o", "--output", metavar="DIR", default="output", help="where the trials are (default: %(default)s)"
+    )
+
+
+def _status_options(result: argparse.ArgumentParser) -> None:
+    _output_option(result)
+    add = result.add_argument
+    add("names", metavar="TRIAL", nargs="*", help="only these trials: names, beginnings of names, numbers, * and ?")
+    add("--trials", action="store_true", help="every trial")
+    add("--json", action="store_true", help="one JSON object: daemon, sweeps, trials")
+    add("--all", action="store_true", help="every daemon of yours on this machine")
+
+
+def _logs_options(result: argparse.ArgumentParser) -> None:
+    _output_option(result)
+    add = result.add_argument
+    add("trial", metavar="TRIAL", help="its name, the beginning of it, or its number")
+    add("stage", metavar="STAGE", nargs="?", help="only this stage's newest attempt (default: the newest of all)")
+    add("-f", "--follow", action="store_true", help="go on as it is written, into the trial's next stages")
+
+
+def _stop_options(result: argparse.ArgumentParser) -> None:
+    _output_option(result)
+    result.add_argument("--now", action="store_true", help="end what runs, politely; said again, at once")
+
+
+def _pause_options(result: argparse.ArgumentParser) -> None:
+    _output_option(result)
+    result.add_argument("-t", "--title", metavar="SWEEP", help="only this sweep")
+
+
+def _names_options(result: argparse.ArgumentParser) -> None:
+    _output_option(result)
+    add = result.add_argument
+    add("names", metavar="TRIAL", nargs="*", help="names, beginnings of names, numbers, * and ?")
 
 
 def _removal_options(result: argparse.ArgumentParser) -> None:
@@ -85,6 +126,16 @@ def _count(text: str) -> int:
 
 RUN = Command("runner.run", DESCRIPTION, _run_options)
 COMMANDS = {
+    "status": Command("runner.status", "Says how far everything is, what runs, what failed and why.", _status_options),
+    "watch": Command("runner.attach", "Watches the daemon; Ctrl-C leaves it alone.", _output_option),
+    "wait": Command("runner.attach", "Waits until all is done; the exit code is that of `run`.", _output_option),
+    "logs": Command("runner.logs", "Prints what the newest attempt of a trial has written.", _logs_options),
+    "top": Command("runner.top", "Shows slots, GPUs, memory and progress, live; Ctrl-C leaves.", _output_option),
+    "stop": Command("runner.control", "Lets what runs end, and starts nothing more; the daemon leaves.", _stop_options),
+    "pause": Command("runner.control", "Starts nothing more until `run resume`.", _pause_options),
+    "resume": Command("runner.control", "Takes every pause back.", _output_option),
+    "cancel": Command("runner.control", "Takes trials out of the queue, and ends what runs of them.", _names_options),
+    "retry": Command("runner.control", "Makes failed trials due again: all, or those named.", _names_options),
     "check": Command("runner.check", "Says what `run` would find, and what looks wrong.", _file_options),
     "schema": Command("runner.schema", "Prints the JSON schema of params.yaml, for editors.", _no_options),
     "rm": Command("runner.removal", "Deletes trials, after a question.", _removal_options),

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from runner.events import Kind
+from runner.logtail import last_line
 from runner.model import JobState
-from runner.watch import last_line, printable
+from runner.text import printable
+from runner.watch import why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runner.events import Event
-    from runner.model import Trial
+    from runner.model import Job, Trial
+    from runner.progress import Progress
 
 _FAILURES_SHOWN = 20
 _RESULTS_SHOWN = 30
@@ -28,26 +32,29 @@ _COLUMNS = {
     "failed": "red",
     "blocked": "red",
     "interrupted": "yellow",
+    "canceled": "yellow",
+    "running": "cyan",
     "not run": "yellow",
+}
+_WORDS = {
+    JobState.COMPLETED: "completed",
+    JobState.FAILED: "failed",
+    JobState.TIMEOUT: "failed",
+    JobState.BLOCKED: "blocked",
+    JobState.INTERRUPTED: "interrupted",
+    JobState.CANCELED: "canceled",
+    JobState.RUNNING: "running",
+    JobState.PENDING: "not run",
 }
 
 
-def counts_by_stage(final: Iterable[Mapping[str, JobState]], skipped: Mapping[str, int]) -> dict[str, Counter[str]]:
-    """For each stage, how many jobs came to what; `skipped` were finished before."""
-    words = {
-        JobState.COMPLETED: "completed",
-        JobState.FAILED: "failed",
-        JobState.BLOCKED: "blocked",
-        JobState.INTERRUPTED: "interrupted",
-        JobState.PENDING: "not run",
-    }
+def counts_by_stage(jobs: Iterable[Job], progress: Progress) -> dict[str, Counter[str]]:
+    """For each stage, how many jobs came to what."""
     table: dict[str, Counter[str]] = {}
-    for states in final:
-        for stage, state in states.items():
-            table.setdefault(stage, Counter())[words[state]] += 1
-    for stage, count in skipped.items():
-        table[stage]["completed"] -= count
-        table[stage]["skipped"] += count
+    for job in jobs:
+        is_skipped = progress.ended.get(job) is Kind.SKIP
+        word = "skipped" if is_skipped else _WORDS[progress.state(job)]
+        table.setdefault(job.stage, Counter())[word] += 1
     return table
 
 
@@ -69,8 +76,10 @@ def print_failures(console: Console, failures: Sequence[Event]) -> None:
     """Each failed job with the last line of its log and where the log is."""
     for event in failures[:_FAILURES_SHOWN]:
         console.print(Text(f"\nFailed: {event.job.stage}, {event.job.trial.name}", style="red"), soft_wrap=True)
-        console.print(Text(f"  {printable(last_line(event.log)) or '(its log is empty)'}"), soft_wrap=True)
-        console.print(Text(f"  exit code {event.exit_code}, log: {event.log}", style="dim"), soft_wrap=True)
+        said = event.line or printable(last_line(event.log))
+        console.print(Text(f"  {said or '(its log is empty)'}"), soft_wrap=True)
+        where = f", log: {event.log}" if event.log else ""
+        console.print(Text(f"  {why(event)}{where}", style="dim"), soft_wrap=True)
     if len(failures) > _FAILURES_SHOWN:
         console.print(f"\n… and {len(failures) - _FAILURES_SHOWN} more that failed.")
 

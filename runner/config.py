@@ -5,68 +5,27 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
-
+from runner import header as headers
 from runner import template
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
 from runner.gridfile import Known, always_set, parse_sweep
-from runner.values import check_scalar, is_parameter_name, text_of
+from runner.values import is_parameter_name, text_of
 from runner.yamlfile import Document, parse_documents, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from runner.grid import Sweep
+    from runner.header import Header, NotifySpec, Resource
+    from runner.options import StageOptions
     from runner.template import Template
     from runner.yamlfile import KeyPath
 
 RESERVED = frozenset({"_name", "_output", "_time", "_config"})  # placeholders that the runner fills
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-
-
-def _resource_item(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
-        raise ValueError('must be a GPU index (0) or several for one trial ("0,1")')
-    return str(value)
-
-
-Scalar = Annotated[Any, BeforeValidator(check_scalar)]
-Case = Annotated[dict[str, Scalar], Field(min_length=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class StageSpec(_Strict):
-    """A stage written as a mapping."""
-
-    cmd: str
-
-
-class CpuResource(_Strict):
-    """`resource: {cpu: N}`: N slots, whatever the number of cores."""
-
-    cpu: PositiveInt
-
-
-class Header(_Strict):
-    """The first document of params.yaml."""
-
-    template: Annotated[dict[str, str | StageSpec], Field(min_length=1)]
-    default: dict[str, Scalar] = {}
-    alias: dict[str, Annotated[dict[str, Case], Field(min_length=1)]] = {}
-    resource: (
-        Literal["auto"]
-        | CpuResource
-        | Annotated[list[Annotated[str, BeforeValidator(_resource_item)]], Field(min_length=1)]
-    ) = "auto"
-
-
-Resource: TypeAlias = Literal["auto"] | CpuResource | list[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +39,10 @@ class Config:
     resource: Resource
     sweeps: Sequence[Sweep]
     warnings: Sequence[str]
+    options: Mapping[str, StageOptions]
+    order: str
+    fail_fast: int | None
+    notify: NotifySpec | None
 
     def orphans(self) -> list[str]:
         """Parameters of the sweeps and defaults that no template uses: they name directories only."""
@@ -103,7 +66,7 @@ def load(path: Path) -> Config:
     documents = parse_documents(str(path), text)
     if not documents or documents[0].value is None:
         raise InputError(f"{path}: empty; the first document needs `template`, the next ones are the grids.")
-    header = _header(documents[0])
+    header = headers.read(documents[0])
     templates = _templates(header, documents[0])
     _check_params(header.default, documents[0], ("default",))
     settings = _settings(header, documents[0], templates)
@@ -119,55 +82,15 @@ def load(path: Path) -> Config:
         resource=header.resource,
         sweeps=[parse_sweep(document, known) for document in grids],
         warnings=[warning for document in documents for warning in document.warnings],
+        options={stage: header.options(stage) for stage in header.template},
+        order=header.order,
+        fail_fast=header.fail_fast,
+        notify=header.notify,
     )
     for sweep, document in zip(config.sweeps, grids, strict=True):
         _check_placeholders(config, sweep, document, documents[0])
         _check_nesting(config, sweep, document)
     return config
-
-
-def _header(document: Document) -> Header:
-    if not isinstance(document.value, dict):
-        raise InputError(f"{document.place()}: the first document must be a mapping with `template`.")
-    try:
-        return Header.model_validate(document.value)
-    except ValidationError as error:
-        raise InputError(_first_problem(error, document)) from None
-
-
-def _first_problem(error: ValidationError, document: Document) -> str:
-    """The validator's deepest complaint, which is the one about the alternative that the user meant."""
-    problems = error.errors()
-    problem = max(problems, key=lambda item: sum(part in _marks(document, item["loc"]) for part in item["loc"]))
-    path = tuple(part for part in problem["loc"] if part in _marks(document, problem["loc"]))
-    if problem["type"] == "missing":
-        return f"{document.place(path)}: the key `{problem['loc'][-1]}` is missing."
-    if problem["type"] == "extra_forbidden":
-        allowed = sorted(Header.model_fields) if len(path) == 1 else ["cmd" if path[0] == "template" else "cpu"]
-        hint = did_you_mean(str(path[-1]), allowed)
-        return f"{document.place(path)}: unknown key.{hint} Allowed: {', '.join(allowed)}."
-    message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _plain(path, problem["msg"])
-    return f"{document.place(path)}: {problem['input']!r} {message}."
-
-
-def _plain(path: KeyPath, message: str) -> str:
-    if path[:1] == ("resource",) and len(path) == 1:
-        return "is no resource; allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], or {cpu: 4}"
-    if path[:1] == ("template",) and len(path) == 2:
-        return "is no command; allowed: a string, or a mapping with `cmd`"
-    if message.startswith(("Dictionary should have at least 1", "List should have at least 1")):
-        return "is empty; at least one entry is needed"
-    wording = message.replace("a valid dictionary", "a mapping").replace("a valid integer", "a whole number")
-    return f"is not allowed: {wording[0].lower()}{wording[1:]}"
-
-
-def _marks(document: Document, location: Iterable[str | int]) -> KeyPath:
-    """The parts of a validator's location that are keys of the file; the others name its alternatives."""
-    path: KeyPath = ()
-    for part in location:
-        if (*path, part) in document.lines:
-            path = (*path, part)
-    return path
 
 
 def _templates(header: Header, document: Document) -> dict[str, Template]:

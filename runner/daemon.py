@@ -1,293 +1,318 @@
-"""Carries out a plan: the only place that acts, one action at a time.
+"""Carries out plans: the only place that acts, one action at a time.
 
-It asks the scheduler what to start, starts it, waits for ends, and writes what happened into the trials' records before
-it decides anew. It may be killed at any instruction: a job counts as finished only by its recorded exit code.
+It asks the scheduler what to start, starts it, hears of ends, and has written what happened into the trials' records
+before it decides anew. It may be killed at any instruction: a job counts as finished only by its recorded exit code.
 """
 
 from __future__ import annotations
 
-import functools
+import errno
 import os
 import signal
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from runner import records, recovery, yamlfile
-from runner.errors import SystemFaultError
+from runner import recovery
+from runner.endings import QUICK_S, Ending, Running, again_at, exceeded, judge
+from runner.errors import RunnerError
 from runner.events import Event, Kind
 from runner.executors.base import Launch
-from runner.model import Job, JobState, Outcome
-from runner.process import this_host
-from runner.trials import CONFIG_FILE, nested
+from runner.failfast import FailFast
+from runner.intake import Intake
+from runner.keep import remove_files
+from runner.ledger import Ledger, OutputGoneError
+from runner.model import BLOCKING, Job, JobState, Outcome
+from runner.process import boot_seconds, started_at
+from runner.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable
 
-    from runner.events import Watcher
     from runner.executors.base import Ended, Executor
-    from runner.model import Slot, Trial
-    from runner.scheduler import Scheduler, Start
+    from runner.model import Trial
+    from runner.plans import Plan
+    from runner.scheduler import Start
+    from runner.submission import Difference
 
-GRACE_S = 20.0  # between the polite signal and the hard one
-TICK_S = 0.25
+HOLD_S = 5.0  # between two tries to write on a machine that refused
+LIMITS_S = 0.5  # between two looks at the limits of what runs
+# What a machine says when it is short of something that may come back.
+_SHORTAGES = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.EIO}
+
+
+class Daemon:
+    """Runs the trials of its plans to their ends, or until it is told to stop."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        tell: Callable[[Event], None],
+        say: Callable[[str], None],
+        paused: Callable[[str, str], None],
+    ) -> None:
+        """`tell` hears of every event, `say` of what belongs to no job, `paused` of a sweep that pauses."""
+        self.scheduler = Scheduler()
+        self._executor = executor
+        self._tell = tell
+        self._say = say
+        self._paused = paused
+        self._ledger = Ledger()
+        self.intake = Intake(self.scheduler, self._ledger, executor, tell, self._adopt)
+        self._running: dict[int, Running] = {}
+        self._fail_fast = FailFast()
+        self._unwritten: list[tuple[Running, Outcome, list[Job]]] = []
+        self._held_until = 0.0
+        self._looked_at = 0.0
+        self.stopped = 0  # how often it was told to stop at once
+
+    # --- what is asked for ---
+
+    def submit(self, plan: Plan, record: Callable[[], None]) -> Difference:
+        """Takes a plan in, as the trials' records show them; attempts that still run are watched from here on.
+
+        `record` makes it durable that the plan was asked for; it is called when nothing can prevent it any more.
+
+        Raises:
+            RunnerError: a trial's records cannot be read, or it may run elsewhere; nothing of the plan was taken in.
+            OSError: raised by `record`; likewise.
+        """
+        examined = self.intake.examine(plan, record)
+        self._fail_fast.limit = plan.header.fail_fast
+        difference, no_longer_asked = self.intake.enter(examined)
+        if plan.header.prunes:
+            self.cancel(no_longer_asked)
+        return difference
+
+    def resume(self) -> None:
+        """Takes every pause back."""
+        self._fail_fast.forget()
+        self.scheduler.resume()
+
+    def cancel(self, trials: Iterable[Trial]) -> int:
+        """Takes trials out of the queue and ends what runs of them; returns how many jobs."""
+        count = 0
+        for trial in trials:
+            canceled = self.scheduler.cancel(trial)
+            for job in canceled:
+                self._tell(Event(Kind.CANCEL, job, time.time()))
+            running = [item for item in self._running.values() if item.job.trial.key == trial.key]
+            for item in running:
+                self._end_attempt(item, Ending.CANCEL)
+            count += len(canceled) + len(running)
+        return count
+
+    def drain(self) -> None:
+        """Lets what runs come to its end, and starts nothing more."""
+        self.scheduler.stop()
+
+    def stop(self) -> None:
+        """Ends everything politely; called again, at once."""
+        self.stopped += 1
+        self.scheduler.stop()
+        for item in self._running.values():
+            if self.stopped > 1:
+                self._executor.signal(item.native_id, signal.SIGKILL)
+            else:
+                self._end_attempt(item, Ending.STOP)
+        if self._running and self.stopped == 1:
+            count = len(self._running)
+            grace = max(item.options.grace_s for item in self._running.values())
+            self._say(
+                f"Stopping: {count} running {'attempt was' if count == 1 else 'attempts were'} asked to end "
+                f"(SIGTERM; SIGKILL after {grace:g} s, or at once with another Ctrl-C)."
+            )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing runs, and nothing is left that may start."""
+        if self._running or self._unwritten:
+            return False
+        return self.scheduler.is_done or self.scheduler.is_stopping
+
+    def running(self) -> Iterable[Running]:
+        """The attempts under way."""
+        return self._running.values()
+
+    # --- one step ---
+
+    def step(self) -> float | None:
+        """Does what is due; returns after how many seconds it must be called again, None: when something happens."""
+        now = boot_seconds()
+        if self._unwritten and now >= self._held_until:
+            self._write_ends(now)
+        if not self._unwritten and now >= self._held_until:
+            for start in self.scheduler.decide(now):
+                self._start(start, now)
+        watched = [item for item in self._running.values() if item.needs_watch]
+        if watched and now >= self._looked_at + LIMITS_S:
+            self._looked_at = now
+            for item in watched:
+                self._look(item, now)
+        times = [self._looked_at + LIMITS_S] if watched else []
+        if self._unwritten or self._held_until > now:
+            times.append(self._held_until)
+        if (next_time := self.scheduler.next_time()) is not None:
+            times.append(next_time)
+        return max(0.0, min(times) - now) if times else None
+
+    def take(self, ends: Iterable[Ended]) -> None:
+        """Hears of attempts that are over."""
+        for ended in ends:
+            self._end(ended)
+
+    # --- attempts ---
+
+    def _adopt(self, job: Job, adopted: recovery.Adopted) -> None:
+        log = f"{job.trial.directory}/{adopted.log}"
+        options = self.intake.origin(job.trial).options(adopted.stage)
+        began = started_at(adopted.native_id) or boot_seconds()
+        running = Running(
+            job, adopted.native_id, adopted.attempt, adopted.slot, adopted.started.timestamp(), began, log, options
+        )
+        self._running[adopted.native_id] = running
+        self._tell(Event(Kind.ADOPT, job, running.started, adopted.slot, attempt=adopted.attempt, log=log))
+
+    def _start(self, start: Start, now: float) -> None:
+        job = start.job
+        try:
+            self._launch(start, now)
+        except OutputGoneError:
+            self._say(f"{job.trial.directory}: the output directory was removed; nothing more is started.")
+            self.scheduler.ended(job, JobState.INTERRUPTED)
+            self.stop()
+        except OSError as error:
+            text = f"{error.filename or job.trial.directory}: {error.strerror}"
+            if error.errno in _SHORTAGES:
+                self._hold(text, now)
+                self.scheduler.ended(job, JobState.INTERRUPTED, again_at=now + HOLD_S)
+            else:
+                self._refuse(job, text)
+        except RunnerError as error:  # its records or its plan were damaged meanwhile
+            self._refuse(job, str(error))
+
+    def _launch(self, start: Start, now: float) -> None:
+        trial, stage = start.job
+        origin = self.intake.origin(trial)
+        plan = origin.plan_of[stage]
+        header, recipe = plan.header, plan.recipe(trial)
+        states = self.scheduler.states(trial)
+        due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
+        tags = {"time": header.time, "plan": header.plan_id, "ask": origin.ask}
+        opened = self._ledger.open(start.job, recipe, due, start.slot, tags)
+        options = origin.options(stage)
+        launch = Launch(
+            command=recipe.commands[stage],
+            exit_record=recovery.exit_record(trial.directory, stage, opened.number),
+            log_path=opened.log,
+            environment=origin.environment(trial, stage, opened.number, start.slot),
+            cwd=os.path.join(header.cwd, options.cwd or ""),  # noqa: PTH118
+            umask=header.umask,
+        )
+        native_id, process = self._executor.start(launch)
+        running = Running(start.job, native_id, opened.number, start.slot.label, time.time(), now, opened.log, options)
+        self._running[native_id] = running
+        try:
+            self._ledger.note_process(start.job, opened.number, process)
+        except OSError as error:  # its shell can be found without
+            self._hold(f"{error.filename or trial.directory}: {error.strerror}", now)
+        self._tell(
+            Event(Kind.START, start.job, running.started, running.slot, attempt=running.attempt, log=running.log)
+        )
+
+    def _refuse(self, job: Job, text: str) -> None:
+        """A job that cannot be started, whatever is tried: a directory that cannot be written, for one."""
+        blocked = self.scheduler.ended(job, JobState.FAILED)
+        self._tell(Event(Kind.FAIL, job, time.time(), cause="exit", line=text))
+        for item in blocked:
+            self._tell(Event(Kind.BLOCK, item, time.time()))
+
+    def _hold(self, text: str, now: float) -> None:
+        if now >= self._held_until + 2 * HOLD_S:
+            self._say(f"{text}. Nothing starts until this is over; what runs goes on.")
+        self._held_until = now + HOLD_S
+
+    def _end(self, ended: Ended) -> None:
+        item = self._running.pop(ended.native_id)
+        now = boot_seconds()
+        outcome = judge(item, ended, now - item.began)
+        job = item.job
+        page = self._ledger.page(job.trial)
+        failures, quick = page.note(job.stage, outcome, QUICK_S)
+        is_left_out = self.intake.is_left_out(job.trial)
+        due_at = None if is_left_out else again_at(outcome, item, failures, quick, now)
+        blocked = self.scheduler.ended(job, outcome.state, due_at, now)
+        self._unwritten.append((item, outcome, blocked))
+        self._write_ends(now)
+        self._tell_end(item, outcome, is_again=due_at is not None)
+        for other in blocked:
+            self._tell(Event(Kind.BLOCK, other, time.time()))
+        if due_at is None:
+            self._after_end(job, outcome)
+        if is_left_out:
+            self.intake.forget(job.trial)
+
+    def _after_end(self, job: Job, outcome: Outcome) -> None:
+        trial = job.trial
+        states = self.scheduler.states(trial)
+        is_complete = all(state is JobState.COMPLETED for state in states.values())
+        if is_complete:
+            for stage in states:
+                remove_files(trial.directory, self.intake.origin(trial).options(stage).keep)
+        if outcome.state in BLOCKING or is_complete:
+            cause = None if is_complete else outcome.cause
+            if self._fail_fast.must_pause(trial.sweep, cause):
+                self.scheduler.pause(trial.sweep)
+                why = f"its first {self._fail_fast.limit} trials all failed ({cause})"
+                self._paused(
+                    trial.sweep, f"Paused {trial.sweep}: {why}; `run resume` goes on, `run status` shows more."
+                )
+
+    def _write_ends(self, now: float) -> None:
+        """Records what has ended; what the machine refuses to write is kept and tried again."""
+        while self._unwritten:
+            item, outcome, blocked = self._unwritten[0]
+            try:
+                self._ledger.close(item.job, item.attempt, outcome, blocked)
+            except OSError as error:
+                if os.path.isdir(item.job.trial.directory):  # noqa: PTH112
+                    self._hold(f"{error.filename or item.job.trial.directory}: {error.strerror}", now)
+                    return
+            except RunnerError as error:  # the end itself is on record
+                self._say(str(error))
+            self._unwritten.pop(0)
+
+    def _tell_end(self, item: Running, outcome: Outcome, is_again: bool) -> None:
+        kind = _KIND_OF_END[outcome.state]
+        if is_again:
+            kind = Kind.RETRY
+        self._tell(
+            Event(
+                kind, item.job, time.time(), item.slot, outcome.seconds, outcome.exit_code, item.attempt, item.log,
+                outcome.cause or "", outcome.line or "",
+            )
+        )  # fmt: skip
+
+    # --- limits ---
+
+    def _look(self, item: Running, now: float) -> None:
+        if item.kill_at is not None and now >= item.kill_at:
+            item.kill_at = None
+            self._executor.signal(item.native_id, signal.SIGKILL)
+        elif item.ending is None and (ending := exceeded(item, now)) is not None:
+            self._end_attempt(item, ending)
+
+    def _end_attempt(self, item: Running, ending: Ending) -> None:
+        """Asks an attempt to end; what is left of it after its grace is killed."""
+        if item.ending is None:
+            item.ending = ending
+            item.kill_at = boot_seconds() + item.options.grace_s
+            self._executor.signal(item.native_id, signal.SIGTERM)
+
 
 _KIND_OF_END = {
     JobState.COMPLETED: Kind.DONE,
     JobState.FAILED: Kind.FAIL,
+    JobState.TIMEOUT: Kind.FAIL,
     JobState.INTERRUPTED: Kind.INTERRUPT,
+    JobState.CANCELED: Kind.CANCEL,
 }
-
-
-@dataclass
-class Running:
-    """An attempt under way."""
-
-    job: Job
-    attempt: int
-    slot: str
-    started: float  # seconds since the epoch, for the records
-    began: float  # on the monotonic clock, for durations
-    log: str
-
-
-@dataclass
-class _Trial:
-    """What the daemon remembers of a trial."""
-
-    attempts: dict[str, int]
-    stat: dict[str, JobState]
-    is_new: bool  # without a directory: nothing there to be read
-    is_written: bool = False
-
-
-class Daemon:
-    """Runs trials to their ends, or until it is told to stop."""
-
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        executor: Executor,
-        watcher: Watcher,
-        plan_time: str,
-        environment: Mapping[str, str],
-    ) -> None:
-        self._scheduler = scheduler
-        self._executor = executor
-        self._watcher = watcher
-        self._plan_time = plan_time
-        self._environment = dict(environment)
-        self._running: dict[int, Running] = {}
-        self._trials: dict[int, _Trial] = {}
-        self._stops = 0
-        self._kill_at: float | None = None
-        self._fault: OSError | None = None
-
-    def submit(self, trials: Sequence[Trial], is_forced: bool, takes_over: bool) -> None:
-        """Takes trials in, as their records show them; attempts that still run are watched from here on."""
-        for trial in trials:
-            found = recovery.recover(trial, self._executor, this_host(), is_forced, takes_over)
-            self._trials[trial.index] = _Trial(found.attempts, {}, found.is_new)
-            self._scheduler.add(trial, found.states)
-            for stage, state in found.states.items():
-                if state is JobState.COMPLETED:
-                    self._watcher.handle(Event(Kind.SKIP, Job(trial, stage), time.time()))
-            for adopted in found.adopted:
-                self._adopt(trial, adopted)
-
-    def request_stop(self) -> None:
-        """Ends everything politely; called again, at once. Safe in a signal handler."""
-        self._stops += 1
-
-    @property
-    def was_stopped(self) -> bool:
-        """Whether the run was told to stop before its end."""
-        return self._stops > 0
-
-    def run(self) -> None:
-        """Works until nothing is left to do.
-
-        Raises:
-            SystemFaultError: the records could not be written; what ran was ended.
-        """
-        stops_seen = 0
-        while True:
-            if self._stops > stops_seen:
-                stops_seen = self._stops
-                self._end_all(is_hard=stops_seen > 1)
-            for start in self._scheduler.decide():
-                self._start_or_stop(start)
-            if not self._running:
-                break
-            for ended in self._executor.wait(TICK_S):
-                self._end(ended)
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                self._end_all(is_hard=True)
-            self._watcher.tick(time.time())
-        if self._fault is not None:
-            raise SystemFaultError(
-                f"{self._fault.filename}: {self._fault.strerror}; what ran was ended."
-            ) from self._fault
-
-    # --- actions ---
-
-    def _start_or_stop(self, start: Start) -> None:
-        if self._fault is None:
-            try:
-                self._start(start)
-            except OSError as error:
-                self._fail_all(error)
-        if self._fault is not None and all(running.job != start.job for running in self._running.values()):
-            self._scheduler.ended(start.job, JobState.INTERRUPTED)
-
-    def _start(self, start: Start) -> None:
-        job = start.job
-        trial, stage = job
-        known = self._prepare(trial)
-        attempt = known.attempts.get(stage, 0) + 1
-        now = time.time()
-        log = _new_log(trial.directory, stage, now)
-        records.append_attempt(trial.directory, _start_record(stage, attempt, now, start.slot, log))
-        known.attempts[stage] = attempt
-        known.stat[stage] = JobState.RUNNING
-        records.write_stat(trial.directory, known.stat)
-        log_path = f"{trial.directory}/{log}"
-        exit_record = recovery.exit_record(trial.directory, stage, attempt)
-        environment = self._environment_of(trial, stage, attempt, start.slot)
-        native_id, process = self._executor.start(Launch(trial.commands[stage], exit_record, log_path, environment))
-        self._running[native_id] = Running(job, attempt, start.slot.label, now, time.monotonic(), log_path)
-        record = {"event": "process", "stage": stage, "attempt": attempt, **process}
-        records.append_attempt(trial.directory, record)
-        self._watcher.handle(Event(Kind.START, job, now, start.slot.label, attempt=attempt, log=log_path))
-
-    def _prepare(self, trial: Trial) -> _Trial:
-        """The trial's directory with its `param`, as this run's first job of it needs them."""
-        known = self._trials[trial.index]
-        if known.is_written:
-            return known
-        _make_directory(trial.directory)
-        old = {} if known.is_new else records.read_param(trial.directory) or {}
-        states = self._scheduler.states(trial)
-        due = {stage: line for stage, line in trial.commands.items() if states[stage] is not JobState.COMPLETED}
-        own = {"_name": trial.name, "_output": trial.output, "_time": self._plan_time}
-        records.write_param(trial.directory, trial.params, own, (old.get("_scripts") or {}) | due)
-        if trial.needs_config:
-            records.replace_text(f"{trial.directory}/{CONFIG_FILE}", yamlfile.dump(nested(trial.params)))
-        if not known.is_new:
-            known.stat = records.read_stat(trial.directory) | known.stat
-        known.is_written = True
-        return known
-
-    def _environment_of(self, trial: Trial, stage: str, attempt: int, slot: Slot) -> dict[str, str]:
-        own = {"RUNNER_OUTPUT": trial.output, "RUNNER_STAGE": stage, "RUNNER_ATTEMPT": str(attempt)}
-        if slot.gpus is not None:
-            # Without the order, CUDA counts GPUs by speed and NVML by bus.
-            own |= {"CUDA_VISIBLE_DEVICES": slot.gpus, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        return {**self._environment, **own}
-
-    def _adopt(self, trial: Trial, adopted: recovery.Adopted) -> None:
-        job = Job(trial, adopted.stage)
-        log = f"{trial.directory}/{adopted.log}"
-        self._scheduler.adopt(trial, adopted.stage, adopted.slot)
-        started = adopted.started.timestamp()
-        began = time.monotonic() - max(0.0, time.time() - started)
-        running = Running(job, adopted.attempt, adopted.slot, started, began, log)
-        self._running[adopted.native_id] = running
-        self._watcher.handle(Event(Kind.ADOPT, job, running.started, adopted.slot, attempt=adopted.attempt, log=log))
-
-    def _end(self, ended: Ended) -> None:
-        running = self._running.pop(ended.native_id)
-        now = time.time()
-        outcome = self._outcome(ended, running)
-        blocked = self._scheduler.ended(running.job, outcome.state)
-        try:
-            self._record_end(running, outcome, blocked, now)
-        except OSError as error:
-            if os.path.isdir(running.job.trial.directory):  # noqa: PTH112
-                self._fail_all(error)
-        kind, slot = _KIND_OF_END[outcome.state], running.slot
-        seconds, code = outcome.seconds, outcome.exit_code
-        self._watcher.handle(Event(kind, running.job, now, slot, seconds, code, running.attempt, running.log))
-        for job in blocked:
-            self._watcher.handle(Event(Kind.BLOCK, job, now))
-
-    def _outcome(self, ended: Ended, running: Running) -> Outcome:
-        trial, stage = running.job
-        exit_code = ended.exit_code
-        if exit_code is None:
-            exit_code = records.read_exit_code(trial.directory, stage, running.attempt)
-        state = recovery.state_of(exit_code, self._stops > 0 or self._fault is not None)
-        if not os.path.isdir(trial.directory):  # noqa: PTH112 - a command that deletes its own directory leaves no result
-            state = JobState.FAILED
-        seconds = time.monotonic() - running.began
-        return Outcome(state, exit_code, seconds, ended.peak_rss_mib, ended.cpu_s)
-
-    def _record_end(self, running: Running, outcome: Outcome, blocked: Sequence[Job], now: float) -> None:
-        trial, stage = running.job
-        records.append_attempt(trial.directory, records.end_record(stage, running.attempt, outcome, _iso(now)))
-        known = self._trials[trial.index]
-        if not known.stat:  # an adopted attempt: this run has not read it yet
-            known.stat = records.read_stat(trial.directory)
-        known.stat[stage] = outcome.state
-        known.stat.update((job.stage, JobState.BLOCKED) for job in blocked)
-        records.write_stat(trial.directory, known.stat)
-
-    def _end_all(self, is_hard: bool) -> None:
-        """Signals every running attempt; the polite signal is followed by the hard one after the grace time."""
-        self._scheduler.stop()
-        for native_id in self._running:
-            self._executor.signal(native_id, signal.SIGKILL if is_hard else signal.SIGTERM)
-        self._kill_at = None if is_hard else time.monotonic() + GRACE_S
-        if self._running and not is_hard:
-            count = len(self._running)
-            self._watcher.say(
-                f"Stopping: {count} running {'attempt was' if count == 1 else 'attempts were'} asked to end "
-                f"(SIGTERM; SIGKILL after {GRACE_S:g} s, or at once with another Ctrl-C)."
-            )
-
-    def _fail_all(self, error: OSError) -> None:
-        if self._fault is None:
-            self._fault = error
-            self._end_all(is_hard=False)
-
-
-def _iso(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
-
-
-@functools.lru_cache(maxsize=4)
-def _local(second: int) -> str:
-    return time.strftime("%Y%m%d.%H%M%S", time.localtime(second))
-
-
-def _make_directory(path: str) -> None:
-    try:
-        os.mkdir(path)  # noqa: PTH102 - called for every trial; the directory above is nearly always there
-    except (FileExistsError, FileNotFoundError):
-        os.makedirs(path, exist_ok=True)  # noqa: PTH103
-
-
-def _start_record(stage: str, attempt: int, now: float, slot: Slot, log: str) -> records.Record:
-    host = this_host()
-    return {
-        "event": "start",
-        "stage": stage,
-        "attempt": attempt,
-        "started": _iso(now),
-        "slot": slot.label,
-        "log": log,
-        "host": host.name,
-        "boot": host.boot,
-        "pid_namespace": host.pid_namespace,
-    }
-
-
-def _new_log(directory: str, stage: str, now: float) -> str:
-    """A log name that no earlier attempt has, in mlrunner's form."""
-    second = name = f"log.{stage}.{_local(int(now))}"
-    count = 1
-    while os.path.exists(f"{directory}/{name}"):  # noqa: PTH110 - called for every job
-        count += 1
-        name = f"{second}.{count}"
-    return name

@@ -11,6 +11,7 @@ from runner.grid import trial_id
 from runner.naming import with_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from runner.trials import Draft
@@ -20,15 +21,21 @@ if TYPE_CHECKING:
 class Directories:
     """The trials' directories under one output directory, read when they are asked for."""
 
-    def __init__(self, output: Path, introduced: Params, remembers: bool = True) -> None:
-        """`remembers`: a name that was given out is the trial's from then on; a preview of millions does without, as
+    def __init__(
+        self, output: Path, introduced: Params, waiting: Mapping[str, Params] | None = None, remembers: bool = True
+    ) -> None:
+        """`waiting`: names that trials without a directory have already, with their parameters.
+
+        `remembers`: a name that was given out is the trial's from then on; a preview of millions does without, as
         names collide within a plan only where the namer errs.
         """
         self._output = output
         self._introduced = introduced
         self._on_disk, self._files = _entries(output)
         self._id_of: dict[str, str | None] = {}
-        self._given: dict[str, str] | None = {} if remembers else None
+        given = {name: trial_id(params, introduced) for name, params in (waiting or {}).items()}
+        self._given: dict[str, str] | None = given if remembers else None
+        self._waiting = {identity: name for name, identity in given.items()}
         self._name_of: dict[str, str] | None = None
 
     def name_of(self, draft: Draft) -> str:
@@ -49,7 +56,7 @@ class Directories:
         owner = self._owner(name)
         if owner == draft.trial_id:
             return name
-        known = self._known_names().get(draft.trial_id)
+        known = self._waiting.get(draft.trial_id) or self._known_names().get(draft.trial_id)
         if known is not None:
             return known
         if owner is None:

@@ -146,6 +146,7 @@ class Sweep:
     exclude: tuple[Pattern, ...] = ()
     title: str | None = None
     stages: tuple[str, ...] | None = None
+    priority: int = 0
 
     def combinations(self) -> Iterator[Params]:
         """Every combination that is not excluded."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.values import Value
     from runner.yamlfile import KeyPath
 
-SWEEP_KEYS = frozenset({"_title", "_cmd", "_zip", "_exclude"})
+SWEEP_KEYS = frozenset({"_title", "_cmd", "_zip", "_exclude", "_priority"})
 GRID_KEYS = frozenset({"_zip"})
 RANGES = frozenset({"_range", "_linspace", "_logspace"})
 LIST = "LIST"
@@ -50,6 +50,7 @@ def parse_sweep(document: Document, known: Known) -> Sweep:
         exclude=reader.exclude({key for key, _ in grid.leaves()}),
         title=reader.title(),
         stages=reader.stages(),
+        priority=reader.priority(),
     )
 
 
@@ -214,6 +215,14 @@ class _Reader:
                 hint = did_you_mean(str(stage), known)
                 raise self._error(("_cmd",), f"no stage {stage!r}.{hint} Allowed: {', '.join(known)}.")
         return tuple(stage for stage in known if stage in wanted)
+
+    def priority(self) -> int:
+        priority = self._document.value.get("_priority", 0)
+        if type(priority) is not int:
+            raise self._error(
+                ("_priority",), f"{priority!r} is no priority; allowed: a whole number, higher ones first."
+            )
+        return priority
 
     def _error(self, path: KeyPath, message: str) -> InputError:
         return InputError(f"{self._document.place(path)}: {message}")

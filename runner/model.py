@@ -19,24 +19,42 @@ class JobState(StrEnum):
     RUNNING = "running"
     COMPLETED = "finished"
     FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELED = "canceled"
     INTERRUPTED = "interrupted"
     BLOCKED = "blocked"
 
 
-# Within one run. A later run finds each job PENDING again, unless it is COMPLETED.
+# Within one plan. A job that is asked for again is PENDING again, unless it is COMPLETED.
 FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.PENDING: frozenset({JobState.RUNNING, JobState.BLOCKED, JobState.COMPLETED}),
-    JobState.RUNNING: frozenset({JobState.COMPLETED, JobState.FAILED, JobState.INTERRUPTED}),
+    JobState.PENDING: frozenset({JobState.RUNNING, JobState.BLOCKED, JobState.COMPLETED, JobState.CANCELED}),
+    JobState.RUNNING: frozenset(
+        {JobState.COMPLETED, JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED, JobState.INTERRUPTED}
+    ),
     JobState.COMPLETED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.INTERRUPTED: frozenset(),
-    JobState.BLOCKED: frozenset(),
+    JobState.FAILED: frozenset({JobState.PENDING}),
+    JobState.TIMEOUT: frozenset({JobState.PENDING}),
+    JobState.CANCELED: frozenset({JobState.PENDING}),
+    JobState.INTERRUPTED: frozenset({JobState.PENDING}),
+    JobState.BLOCKED: frozenset({JobState.PENDING}),
 }
 
+# An attempt that ends so keeps the later stages of its trial from starting.
+BLOCKING = frozenset({JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED})
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a trial runs: its parameters, and the shell line of each stage."""
+
+    params: Params
+    commands: Mapping[str, str]
+    needs_config: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Trial:
-    """One combination of parameter values, with the commands that it was planned with.
+    """One combination of parameter values, as it is scheduled and shown.
 
     A plan holds each trial once, so that a trial equals itself alone.
     """
@@ -46,14 +64,36 @@ class Trial:
     name: str
     output: str  # what {_output} says
     directory: str  # where its records and logs lie; the output, but for --no-subdir
-    params: Params
-    commands: Mapping[str, str]
-    needs_config: bool = False
+    stages: tuple[str, ...]
+    sweep: str = ""
+    priority: int = 0
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of its output directory: the name of the directory that holds its records."""
+        return self.directory.rpartition("/")[2]
 
     @property
     def shown(self) -> str:
         """The trial in a message: its directory, which its name ends, or, without one of its own, both."""
-        return self.output if self.output == self.directory else f"{self.output}: {self.name}"
+        return self.output if self.output.endswith(self.name) else f"{self.output}: {self.name}"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PlannedTrial(Trial):
+    """A trial with what it runs; a plan of many is held without."""
+
+    recipe: Recipe = Recipe({}, {})
+
+    @property
+    def params(self) -> Params:
+        """Its parameters, the defaults among them."""
+        return self.recipe.params
+
+    @property
+    def commands(self) -> Mapping[str, str]:
+        """The shell line of each stage."""
+        return self.recipe.commands
 
 
 class Job(NamedTuple):
@@ -73,10 +113,12 @@ class Slot:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: `exit_code` is None when none was recorded."""
+    """How an attempt ended: `exit_code` is None when none was recorded; `cause` and `line` say why it failed."""
 
     state: JobState
     exit_code: int | None
     seconds: float
     peak_rss_mib: float | None = None
     cpu_s: float | None = None
+    cause: str | None = None
+    line: str | None = None

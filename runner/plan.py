@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Entry: TypeAlias = "dict[str, Any]"
 
 VERSION = 1
+_ENDS = {"stop", "done"}  # kinds of entries after which nothing that was asked before is left to do
 
 
 class DamagedJournalError(RunnerError):
@@ -56,6 +57,27 @@ class Journal:
         """Adds an entry and makes it durable."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         append_line(self.path, _encode(entry), is_durable=True)
+
+    def open_entries(self) -> list[Entry]:
+        """What was asked for since everything was last done or stopped."""
+        entries: list[Entry] = []
+        for entry in self.entries():
+            entries = [] if entry["kind"] in _ENDS else [*entries, entry]
+        return entries
+
+    def open_plans(self) -> list[str]:
+        """The plans of which something may be left to do."""
+        entries = self.open_entries()
+        replaced = {entry["plan"] for entry in entries if entry["kind"] == "replaced"}
+        return [
+            entry["plan"]
+            for entry in entries
+            if entry["kind"] == "plan" and entry.get("plan", "") not in replaced | {""}
+        ]
+
+    def is_open(self) -> bool:
+        """Whether a daemon left work behind."""
+        return any(entry["kind"] == "plan" for entry in self.open_entries())
 
     def introduced(self) -> Params:
         """The default with which each parameter was first given one in this output directory."""

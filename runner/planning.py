@@ -9,17 +9,18 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import config, plan, trials
-from runner.config import CpuResource
+from runner import config, plan, plans, trials
 from runner.directories import Directories
 from runner.errors import InputError
+from runner.header import CpuResource
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from runner.config import Config, Resource
-    from runner.model import Trial
+    from runner.config import Config
+    from runner.header import Resource
+    from runner.model import PlannedTrial
     from runner.values import Params
 
 
@@ -32,6 +33,7 @@ class Request:
     introduced: Params  # the default with which each parameter was first given one here
     new_defaults: Params  # those of them that are given one now
     journal_size: int
+    open_plans: Sequence[str]  # whose trials may wait, without a directory yet
     options: argparse.Namespace
     time: str = field(default_factory=lambda: time.strftime("%Y%m%d.%H%M%S"))
 
@@ -42,13 +44,14 @@ class Request:
         title = self.options.title
         return self.output / (name if title is None else f"{name}.{title.replace('/', '_')}")
 
-    def trials(self, is_preview: bool = False) -> Iterator[Trial]:
+    def trials(self, is_preview: bool = False) -> Iterator[PlannedTrial]:
         """The trials that are asked for, one by one; a preview of millions needs no more memory than one of ten."""
         has_subdirectories = not self._option("no_subdir", False)
         layout = trials.Layout(self.options.output, self.time, has_subdirectories)
         sample, seed = self._option("sample", None), self._option("seed", 0)
         found = trials.drafts(self.config, self.introduced, sample, seed)
-        directories = Directories(self.output, self.introduced, remembers=not is_preview)
+        waiting = {} if is_preview else plans.names(self.output, self.open_plans)
+        directories = Directories(self.output, self.introduced, waiting, remembers=not is_preview)
         name_of = directories.name_of if has_subdirectories else attrgetter("preferred_name")
         return trials.complete(found, self.config.templates, layout, name_of)
 
@@ -83,7 +86,8 @@ def _placed(chosen: Config, options: argparse.Namespace) -> Request:
     size = journal.size()
     introduced = journal.introduced()
     new_defaults = plan.newly_introduced(chosen.settings.base, introduced)
-    return Request(chosen, output, introduced | new_defaults, new_defaults, size, options)
+    introduced |= new_defaults
+    return Request(chosen, output, introduced, new_defaults, size, journal.open_plans(), options)
 
 
 def _output(name: str) -> Path:
@@ -100,7 +104,9 @@ def _output(name: str) -> Path:
 
 
 def _keep_the_users_file(copy: Path, source: Path) -> None:
-    """In `-o .` the copy of one file must not overwrite another one that is the user's."""
+    """The copy must not meet a directory, nor, in `-o .`, overwrite a file that is the user's."""
+    if copy.is_dir():
+        raise InputError(f"{copy}: a directory stands where the copy of {source} goes; move it away.")
     if copy.parent.resolve() == Path.cwd() and copy.exists() and not copy.samefile(source):
         raise InputError(f"{copy}: a file of yours stands where the copy of {source} goes; choose another -o.")
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.model import Trial
+    from runner.model import PlannedTrial
     from runner.values import Value
 
 
-def print_commands(trials: Iterable[Trial], out: TextIO) -> None:
+def print_commands(trials: Iterable[PlannedTrial], out: TextIO) -> None:
     """Each trial as a comment line and its shell lines."""
     for trial in trials:
         out.write(f"# {trial.index + 1}, {trial.shown}\n")
         out.writelines(f"{command}\n" for command in trial.commands.values())
 
 
-def print_json(trials: Iterable[Trial], out: TextIO) -> None:
+def print_json(trials: Iterable[PlannedTrial], out: TextIO) -> None:
     """Each trial as one line: name, output, params with their types, and stage to shell line.
 
     Infinity and NaN, which JSON lacks, are the strings that Python prints for them.

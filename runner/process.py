@@ -10,10 +10,12 @@ import os
 import shutil
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner import strays
 from runner.errors import SystemFaultError
 
 if TYPE_CHECKING:
@@ -25,11 +27,11 @@ if TYPE_CHECKING:
 # A signal to the group reaches this shell and the program. The shell outlives it, so that the program may save its
 # state and have its own exit code recorded; what the command still had to do is left out, and a program that leaves
 # with 0 then has not made the command complete. Ignoring the signals would not do: programs inherit that, while traps
-# are reset in them.
+# are reset in them; not, however, in a fork of this shell that is signalled before it has become a program.
 WRAPPER = """_runner_command=$1 _runner_record=$2 _runner_prefix=$3 _runner_signals=$4
 set --
 _runner_leave='_runner_code=$?; wait; exit $((_runner_code ? _runner_code : 143))'
-trap 'builtin echo "$_runner_prefix$?}" >> "$_runner_record"' EXIT
+trap '_runner_code=$?; ((BASHPID == $$)) && builtin echo "$_runner_prefix$_runner_code}" >> "$_runner_record"' EXIT
 trap : INT USR1 USR2
 trap "$_runner_leave" $_runner_signals
 case $_runner_command in
@@ -75,6 +77,7 @@ class ExitRecord:
 
     path: str
     prefix: str
+    token: str = ""  # in the environment of every process of the attempt
 
 
 def shell_arguments(command: str, exit_record: ExitRecord, leaves_at_ctrl_c: bool = True) -> list[str]:
@@ -122,6 +125,17 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in b"ZX" else int(fields[19])
 
 
+def boot_seconds() -> float:
+    """The clock that no one sets: seconds since boot, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def started_at(pid: int) -> float | None:
+    """When a process started, on that clock."""
+    ticks = start_ticks(pid)
+    return None if ticks is None else ticks / os.sysconf("SC_CLK_TCK")
+
+
 def is_same(pid: int, ticks: int) -> bool:
     """Whether the process that started at `ticks` still lives under this pid."""
     return start_ticks(pid) == ticks
@@ -147,6 +161,28 @@ def _shell_that_writes(exit_record: ExitRecord) -> int | None:
         if arguments[2:3] == [WRAPPER.encode()] and arguments[5:7] == wanted:
             return int(entry.name)
     return None
+
+
+def send(pid: int, number: int) -> None:
+    """Signals a process that may be gone already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def group_of(pid: int) -> int | None:
+    """The process group of a process; None when it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def kill_all(token: str) -> None:
+    """Kills every process of an attempt, wherever it went."""
+    for pid in strays.strays(token):
+        send(pid, signal.SIGKILL)
 
 
 def signal_group(group: int, number: int) -> bool:

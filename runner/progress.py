@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runner.events import Event, Kind
-from runner.model import Job
+from runner.events import STATE_AFTER, Event, Kind
+from runner.model import Job, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,26 +19,63 @@ class Progress:
 
     jobs: Mapping[str, int]
     slots: int
-    ended: Counter[Kind] = field(default_factory=Counter)
     running: dict[Job, Event] = field(default_factory=dict)
-    failures: list[Event] = field(default_factory=list)
+    ended: dict[Job, Kind] = field(default_factory=dict)  # what each job has come to that is over
+    failed: dict[Job, Event] = field(default_factory=dict)
     _over: Counter[str] = field(default_factory=Counter)
     _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _done: Counter[str] = field(default_factory=Counter)
 
-    def handle(self, event: Event) -> None:
-        """Takes an event in."""
-        if event.kind in {Kind.START, Kind.ADOPT}:
-            self.running[event.job] = event
-            return
-        self.running.pop(event.job, None)
-        self.ended[event.kind] += 1
-        self._over[event.job.stage] += 1
+    def handle(self, event: Event) -> bool:
+        """Takes an event in; returns False for one that only repeats what is known."""
+        job, state = event.job, STATE_AFTER[event.kind]
+        if state is JobState.RUNNING:
+            known = self.running.get(job)
+            self.running[job] = event
+            self._take_back(job)
+            return known is None or known.attempt != event.attempt
+        self.running.pop(job, None)
+        if state is JobState.PENDING:
+            self._take_back(job)
+            return True
+        if job in self.ended and STATE_AFTER[self.ended[job]] is state:
+            return False
+        self._take_back(job)
+        self.ended[job] = event.kind
+        self._over[job.stage] += 1
         if event.kind is Kind.DONE:
-            self._seconds[event.job.stage] += event.seconds
-            self._done[event.job.stage] += 1
+            self._seconds[job.stage] += event.seconds
+            self._done[job.stage] += 1
         elif event.kind is Kind.FAIL:
-            self.failures.append(event)
+            self.failed[job] = event
+        return True
+
+    def _take_back(self, job: Job) -> None:
+        """The job is due again, or runs again."""
+        if job in self.ended:
+            del self.ended[job]
+            self.failed.pop(job, None)
+            self._over[job.stage] -= 1
+
+    @property
+    def failures(self) -> list[Event]:
+        """How each job failed that stays so."""
+        return list(self.failed.values())
+
+    def count(self, kind: Kind) -> int:
+        """How many jobs have come to this."""
+        return sum(1 for item in self.ended.values() if item is kind)
+
+    def state(self, job: Job) -> JobState:
+        """What a job has come to."""
+        if job in self.running:
+            return JobState.RUNNING
+        return STATE_AFTER[self.ended[job]] if job in self.ended else JobState.PENDING
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens to any job by itself."""
+        return self.over >= self.total and not self.running
 
     @property
     def total(self) -> int:
@@ -48,7 +85,7 @@ class Progress:
     @property
     def over(self) -> int:
         """The jobs to which nothing more happens in this run."""
-        return self._over.total()
+        return len(self.ended)
 
     def time_left_s(self, now: float) -> float | None:
         """The work left, by each stage's mean duration, shared among the slots; None before anything is known."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Record: TypeAlias = "dict[str, Any]"
 
+_EXIT = b'{"event": "exit"'
 _STARTED_WITH = {"slot", "log", "host", "boot", "pid_namespace"}
 _WORDS = {state.value: state for state in JobState}
 
@@ -181,10 +182,16 @@ def exit_prefix(stage: str, attempt: int) -> str:
 def read_exit_code(directory: str, stage: str, attempt: int) -> int | None:
     """The recorded exit code; None when the attempt's shell did not come to write one."""
     prefix = exit_prefix(stage, attempt).encode()
-    for line in reversed(whole_lines(attempts_file(directory))):
+    for line in map(_whole, reversed(whole_lines(attempts_file(directory)))):
         if line.startswith(prefix):
             return int(json.loads(line)["exit_code"])
     return None
+
+
+def _whole(line: bytes) -> bytes:
+    """The line without the rest of another one, after which a kill or a full disk let the shell write its own."""
+    # Within a record's texts the quotes would be escaped.
+    return line[max(0, line.rfind(_EXIT)) :]
 
 
 def read_attempts(directory: str) -> History:
@@ -200,7 +207,7 @@ def read_attempts(directory: str) -> History:
         raise DamagedRecordError(f"{attempts_file(directory)}: {error.strerror}; move it away or mend it.") from error
     for number, line in enumerate(lines, start=1):
         try:
-            _add(history, json.loads(line))
+            _add(history, json.loads(_whole(line)))
         except (ValueError, KeyError, TypeError, StopIteration) as error:
             path = attempts_file(directory)
             raise DamagedRecordError(
@@ -241,4 +248,6 @@ def end_record(stage: str, attempt: int, outcome: Outcome, ended: str) -> Record
         "seconds": round(outcome.seconds, 3),
         "cpu_s": outcome.cpu_s,
         "peak_rss_mib": outcome.peak_rss_mib,
+        "cause": outcome.cause,
+        "line": outcome.line,
     }

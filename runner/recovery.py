@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from runner import records
+from runner import records, triage
 from runner.errors import InputError
-from runner.model import JobState, Outcome
+from runner.logtail import read_tail
+from runner.model import BLOCKING, JobState, Outcome
 from runner.process import ExitRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Set
+
     from runner.executors.base import Executor
     from runner.model import Trial
+    from runner.options import Retry
     from runner.process import Host
     from runner.records import Attempt, History
 
@@ -37,20 +41,21 @@ class Adopted:
 class Found:
     """A trial as its records show it: each stage's state and number of attempts, and what still runs.
 
-    `is_new`: it has no directory yet.
+    `is_new`: it has no directory yet; `failures`: how often each stage failed since the trial was last asked for.
     """
 
     states: dict[str, JobState]
     attempts: dict[str, int]
     adopted: tuple[Adopted, ...] = ()
     is_new: bool = False
+    failures: dict[str, int] = field(default_factory=dict)
 
 
-def state_of(exit_code: int | None, is_stopping: bool) -> JobState:
-    """The state in which an attempt ends; `is_stopping` when it was asked to leave."""
+def state_of(exit_code: int | None) -> JobState:
+    """The state in which an attempt ended that nobody watched."""
     if exit_code == 0:
         return JobState.COMPLETED
-    if exit_code is None or exit_code == EXIT_SAVED or is_stopping:
+    if exit_code is None or exit_code == EXIT_SAVED:
         return JobState.INTERRUPTED
     return JobState.FAILED
 
@@ -58,24 +63,35 @@ def state_of(exit_code: int | None, is_stopping: bool) -> JobState:
 def exit_record(directory: str, stage: str, attempt: int) -> ExitRecord:
     """Where the shell of an attempt writes its exit code."""
     path = os.path.abspath(records.attempts_file(directory))  # noqa: PTH100 - called for every job
-    return ExitRecord(path, records.exit_prefix(stage, attempt))
+    return ExitRecord(path, records.exit_prefix(stage, attempt), f"{path}:{stage}:{attempt}")
 
 
-def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes_over: bool) -> Found:
+def recover(
+    trial: Trial,
+    executor: Executor,
+    host: Host,
+    forced: Set[str],
+    takes_over: bool,
+    ask: str,
+    retries: Mapping[str, Retry],
+) -> Found:
     """Reads a trial's records; closes attempts that are over, and adopts those that run.
+
+    What an attempt under the same `ask` came to stands: a daemon that takes a plan up again repeats neither what was
+    forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished.
 
     Raises:
         InputError: an attempt may still run on another host.
     """
     if not os.path.isdir(trial.directory):  # noqa: PTH112 - called for every trial
-        return Found(dict.fromkeys(trial.commands, JobState.PENDING), {}, is_new=True)
+        return Found(dict.fromkeys(trial.stages, JobState.PENDING), {}, is_new=True)
     stat = records.read_stat(trial.directory)
-    if not is_forced and all(stat.get(stage) is JobState.COMPLETED for stage in trial.commands):
-        return Found(dict.fromkeys(trial.commands, JobState.COMPLETED), {})
+    if not forced and all(stat.get(stage) is JobState.COMPLETED for stage in trial.stages):
+        return Found(dict.fromkeys(trial.stages, JobState.COMPLETED), {})
     history = records.read_attempts(trial.directory)
     adopted = []
     told = dict(stat)  # without an attempt: what mlrunner wrote
-    for stage in trial.commands:
+    for stage in trial.stages:
         last = history.last(stage)
         if last is not None and last.end is not None:
             told[stage] = JobState(last.end["state"])
@@ -86,7 +102,8 @@ def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes
                 told[stage] = JobState.RUNNING
             # `stat` says so only after an end was recorded: what is missing there was lost later.
             elif stat.get(stage) is not JobState.COMPLETED:
-                told[stage] = _close(last, trial.directory)
+                last.end = _close(last, trial.directory)
+                told[stage] = JobState(last.end["state"])
         elif stat.get(stage) is JobState.RUNNING and os.path.exists(records.attempts_file(trial.directory)):  # noqa: PTH110
             path = records.attempts_file(trial.directory)
             raise records.DamagedRecordError(
@@ -95,9 +112,48 @@ def recover(trial: Trial, executor: Executor, host: Host, is_forced: bool, takes
     if told != stat:
         # The end of an attempt is recorded first; a kill came before `stat` said so too.
         records.write_stat(trial.directory, told)
-    is_done = {stage: told.get(stage) is JobState.COMPLETED and not is_forced for stage in trial.commands}
-    states = {stage: JobState.COMPLETED if done else JobState.PENDING for stage, done in is_done.items()}
-    return Found(states, _counts(history), tuple(adopted))
+    failed = failures(trial, ask, history)
+    due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
+    states = _states(trial, told, history, forced, ask, due)
+    return Found(states, _counts(history), tuple(adopted), failures=failed)
+
+
+def failures(trial: Trial, ask: str, history: History | None = None) -> dict[str, int]:
+    """How often each stage of a trial has failed since it was asked for; the history is read when it is not given."""
+    history = records.read_attempts(trial.directory) if history is None else history
+    return {stage: sum(_has_failed(item, stage, ask) for item in history.attempts) for stage in trial.stages}
+
+
+def _states(
+    trial: Trial, told: Mapping[str, JobState], history: History, forced: Set[str], ask: str, due: Set[str]
+) -> dict[str, JobState]:
+    states: dict[str, JobState] = {}
+    is_blocked = False
+    for stage in trial.stages:
+        last, state = history.last(stage), told.get(stage, JobState.PENDING)
+        is_own = last is not None and last.start.get("ask") == ask
+        if state is JobState.COMPLETED and (is_own or stage not in forced):
+            states[stage] = state
+        elif is_blocked:
+            states[stage] = JobState.BLOCKED
+        elif is_own and state in BLOCKING and stage not in due:
+            states[stage] = state
+            is_blocked = True
+        else:
+            states[stage] = JobState.PENDING
+    return states
+
+
+def _has_failed(attempt: Attempt, stage: str, ask: str) -> bool:
+    is_over = attempt.end is not None and JobState(attempt.end["state"]) in {JobState.FAILED, JobState.TIMEOUT}
+    return attempt.stage == stage and attempt.start.get("ask") == ask and is_over
+
+
+def _is_due_again(last: Attempt | None, count: int, retries: Mapping[str, Retry]) -> bool:
+    """Whether a job that failed is tried again by itself."""
+    if last is None or last.end is None or JobState(last.end["state"]) not in {JobState.FAILED, JobState.TIMEOUT}:
+        return False
+    return retries[last.stage].allows(count, last.end.get("cause"))
 
 
 def _counts(history: History) -> dict[str, int]:
@@ -124,13 +180,18 @@ def _adopt(attempt: Attempt, directory: str, executor: Executor, host: Host, tak
     return Adopted(attempt.stage, attempt.number, native_id, start["slot"], start["log"], started)
 
 
-def _close(attempt: Attempt, directory: str) -> JobState:
-    """Writes the end of an attempt that nobody watched; its exit code tells how it ended."""
+def _close(attempt: Attempt, directory: str) -> records.Record:
+    """Writes the end of an attempt that nobody watched; its exit code tells how it ended, and its log why."""
     # Read anew: it may have ended after the records were read and before its process was looked for.
     code = records.read_exit_code(directory, attempt.stage, attempt.number)
     ended = datetime.now(UTC)
     seconds = (ended - datetime.fromisoformat(attempt.start["started"])).total_seconds()
-    outcome = Outcome(state_of(code, is_stopping=False), code, seconds)
+    state = state_of(code)
+    cause = None
+    if state is JobState.FAILED:
+        cause = triage.classify(code, None, read_tail(f"{directory}/{attempt.start['log']}"))
+    kind, line = (None, None) if cause is None else (cause.kind.value, cause.line)
+    outcome = Outcome(state, code, seconds, cause=kind, line=line)
     record = records.end_record(attempt.stage, attempt.number, outcome, ended.isoformat(timespec="milliseconds"))
     records.append_attempt(directory, record)
-    return outcome.state
+    return record

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import gpu
-from runner.config import CpuResource
+from runner.header import CpuResource
 from runner.model import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from runner.config import Resource
+    from runner.header import Resource
+    from runner.options import StageOptions
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -34,6 +35,12 @@ def slots(resource: Resource) -> tuple[list[Slot], str]:
         count = usable_cores()
         return cpu_slots(count), f"no GPU; {count} CPU slots, one a core"
     return gpu_slots(resource), f"{len(resource)} GPU slots"
+
+
+def beside(slots: Sequence[Slot], options: Iterable[StageOptions]) -> list[Slot]:
+    """CPU slots, one a core, for stages that need no GPU where the others have GPUs."""
+    has_gpus = any(slot.gpus is not None for slot in slots)
+    return cpu_slots(usable_cores()) if has_gpus and any(item.gpus == 0 for item in options) else []
 
 
 def cpu_slots(count: int) -> list[Slot]:

@@ -1,44 +1,34 @@
-"""One `run`: read the file, plan the trials, carry the plan out, show what came of it."""
+"""One `run`: read the file, plan the trials, hand the plan to the daemon, show what comes of it."""
 
 from __future__ import annotations
 
-import gc
-import itertools
-import os
-import signal
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from runner import closing, plan, planning, preview, process, records, resources
-from runner.changes import Changes
-from runner.daemon import Daemon
+from runner import client, closing, handover, logout, planning, preview, process, resources
+from runner.changes import Changes, some
 from runner.errors import SystemFaultError
 from runner.events import Kind
-from runner.executors.foreground import ForegroundExecutor
-from runner.executors.local import LocalExecutor
+from runner.follow import Follower, Left
 from runner.lasting import lasting_output
-from runner.lock import sole_user
-from runner.model import JobState
+from runner.model import Job, JobState
 from runner.progress import Progress
-from runner.scheduler import Scheduler
 from runner.watch import LiveWatcher, PlainWatcher
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import FrameType
+    from collections.abc import Sequence
 
     from runner.events import Watcher
-    from runner.executors.base import Executor
-    from runner.model import Slot, Trial
+    from runner.model import PlannedTrial, Slot
     from runner.planning import Request
+    from runner.protocol import Channel, Message
 
-EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_HANGUP = 0, 1, 130, 129
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         InputError: the file or an option is wrong; nothing was written.
-        BusyError: another `run` works in the output directory.
+        BusyError: a daemon that does not listen to us works in the output directory.
         SystemFaultError: the machine refused to write or to start something.
     """
     request = planning.read(options)
@@ -54,126 +44,150 @@ def run(options: argparse.Namespace) -> int:
         (preview.print_json if options.json else preview.print_commands)(request.trials(is_preview=True), sys.stdout)
         return EXIT_OK
     with lasting_output():
-        return _run(request)
+        process.bash()  # without it nothing may be written
+        trials = handover.planned_trials(request)
+        slots, origin = resources.slots(request.config.resource)
+        slots += resources.beside(slots, request.config.options.values())
+        console = Console(highlight=False)
+        try:
+            if options.debug:
+                return _debug(request, trials, slots, origin, console)
+            return _run(request, trials, slots, origin, console)
+        except OSError as error:
+            raise SystemFaultError(f"{error.filename or request.output}: {error.strerror}.") from error
 
 
-def _run(request: Request) -> int:
-    process.bash()  # without it nothing may be written
-    console = Console(highlight=False)
-    planned = _plan(request)
-    slots, origin = resources.slots(request.config.resource)
+def _run(request: Request, trials: list[PlannedTrial], slots: Sequence[Slot], origin: str, console: Console) -> int:
+    changes = _changes(trials)  # reads records, which may be damaged: before anything is asked for
+    channel, request, trials, answer = handover.hand_over(request, trials, slots)
+    _greet(console, request, trials, origin)
+    _tell_difference(console, answer.get("difference") or {})
+    for line in changes:
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    if request.options.detach:
+        channel.close()
+        text = "The daemon goes on. `run watch` shows it, `run status` sums it up, `run stop` ends it."
+        console.print(text, soft_wrap=True)
+        _warn_of_logout(console)
+        return EXIT_OK
+    progress = Progress(Counter(stage for trial in trials for stage in trial.stages), len(slots))
+    left = _watch(channel, answer, request, trials, progress, console)
+    if left is Left.DETACHED:
+        return EXIT_HANGUP
+    return _close(request, trials, progress, left is Left.STOPPED, console)
+
+
+def _watch(
+    channel: Channel,
+    first: Message,
+    request: Request,
+    trials: Sequence[PlannedTrial],
+    progress: Progress,
+    console: Console,
+) -> Left:
+    watcher: Watcher
+    if console.is_terminal:
+        watcher = LiveWatcher(progress, len(trials), console)
+    else:
+        watcher = PlainWatcher(progress, len(trials))
+    own = {trial.key: trial for trial in trials}
+    follower = Follower(channel, own, watcher, progress, lambda: client.connect_or_start(request.output))
     try:
-        with sole_user(request.output):
-            if plan.Journal(request.output).size() != request.journal_size:
-                # Another `run` has been here since: its trials and defaults count.
-                request = planning.again(request)
-                planned = _plan(request)
-            _copy_file(request)
-            plan.Journal(request.output).append(_entry(request, len(planned)))
-            _greet(console, request, planned, origin)
-            return _carry_out(planned, slots, console, request)
-    except OSError as error:
-        raise SystemFaultError(f"{error.filename or request.output}: {error.strerror}.") from error
+        return follower.follow(first, stops_at_ctrl_c=True)
+    finally:
+        watcher.close()
+        follower.close()
+        if follower.has_left:
+            client.wait_until_left(request.output)
 
 
-def _plan(request: Request) -> list[Trial]:
-    return list(itertools.islice(request.trials(), 1 if request.options.debug else None))
+def _debug(request: Request, trials: list[PlannedTrial], slots: Sequence[Slot], origin: str, console: Console) -> int:
+    from runner import debug
+
+    _greet(console, request, trials, origin)
+    progress, was_stopped = debug.run(request, trials, slots)
+    return _close(request, trials, progress, was_stopped, console)
 
 
-def _copy_file(request: Request) -> None:
-    """Keeps the text that was read, which may have been a pipe's."""
-    records.replace_text(str(request.copy), request.config.text)
+# --- what is said ---
 
 
-def _entry(request: Request, count: int) -> plan.Entry:
-    asked = {key: value for key, value in vars(request.options).items() if value}
-    introduced = request.new_defaults
-    return {"kind": "plan", "time": request.time, "options": asked, "trials": count, "introduced": introduced}
-
-
-def _greet(console: Console, request: Request, planned: Sequence[Trial], origin: str) -> None:
+def _greet(console: Console, request: Request, trials: Sequence[PlannedTrial], origin: str) -> None:
     for warning in request.config.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
     orphans = request.config.orphans()
     if orphans:
         text = f"Orphan parameters, which no command uses: {', '.join(orphans)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
-    jobs = sum(len(trial.commands) for trial in planned)
-    console.print(f"Trials: {len(planned):,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
+    jobs = sum(len(trial.stages) for trial in trials)
+    console.print(f"Trials: {len(trials):,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
 
 
-def _carry_out(planned: Sequence[Trial], slots: Sequence[Slot], console: Console, request: Request) -> int:
-    options = request.options
-    progress = Progress(Counter(stage for trial in planned for stage in trial.commands), len(slots))
-    watcher: Watcher
-    if console.is_terminal and not options.debug:
-        watcher = LiveWatcher(progress, len(planned), console)
-    else:
-        watcher = PlainWatcher(progress, len(planned))
-    scheduler = Scheduler(slots[:1] if options.debug else slots)
-    executor: Executor = ForegroundExecutor() if options.debug else LocalExecutor()
-    daemon = Daemon(scheduler, executor, watcher, request.time, os.environ)
-    skipped: Counter[str] = Counter()
-    try:
-        with _polite_signals(daemon, is_ctrl_c_ours=not options.debug):
-            daemon.submit(planned, options.force or options.debug, options.take_over)
-            changes = Changes()
-            for trial in planned:
-                states = scheduler.states(trial).items()
-                finished = [stage for stage, state in states if state is JobState.COMPLETED]
-                skipped.update(finished)
-                changes.note(trial, finished)
-            for line in changes.lines():
-                watcher.say(line)
-            # The plan lives as long as the process: the garbage collector need not look at it again and again.
-            gc.freeze()
-            daemon.run()
-    finally:
-        executor.close()
-        watcher.close()
-    final = [scheduler.states(trial) for trial in planned]
-    closing.print_counts(console, closing.counts_by_stage(final, skipped))
+def _tell_difference(console: Console, difference: Message) -> None:
+    """What a plan changes in a queue that is there already; of a first plan there is nothing to say."""
+    counts = difference.get("counts", {})
+    if not counts.keys() & {"waiting", "changed", "running", "dropped", "kept"}:
+        return
+    parts = [f"{counts[word]:,} {text}" for word, text in _DIFFERENCE.items() if counts.get(word)]
+    console.print(Text(f"Applied to the queue: {', '.join(parts)}."), soft_wrap=True)
+    for word in ("new", "changed", "dropped", "kept"):
+        names = difference["names"].get(word)
+        if names:
+            more = f" and {counts[word] - len(names):,} more" if counts[word] > len(names) else ""
+            console.print(Text(f"  {_DIFFERENCE[word]}: {', '.join(names)}{more}", style="dim"), soft_wrap=True)
+    if difference["environment"]:
+        console.print(
+            Text(f"  environment that differs: {some(difference['environment'])}", style="dim"), soft_wrap=True
+        )
+
+
+_DIFFERENCE = {
+    "new": "new",
+    "due": "due again",
+    "running": "running",
+    "waiting": "waiting as before",
+    "changed": "waiting, now with another command",
+    "finished": "finished",
+    "dropped": "no longer asked for, taken out",
+    "kept": "no longer asked for, but running (--prune ends them)",
+}
+
+
+def _changes(trials: Sequence[PlannedTrial]) -> list[str]:
+    changes = Changes()
+    for trial in trials:
+        changes.note(trial)
+    return list(changes.lines())
+
+
+def _warn_of_logout(console: Console) -> None:
+    warning = logout.warning()
+    if warning is not None:
+        console.print(Text(warning, style="yellow"), soft_wrap=True)
+
+
+# --- the end ---
+
+
+def _close(
+    request: Request, trials: Sequence[PlannedTrial], progress: Progress, was_stopped: bool, console: Console
+) -> int:
+    jobs = [Job(trial, stage) for trial in trials for stage in trial.stages]
+    closing.print_counts(console, closing.counts_by_stage(jobs, progress))
     closing.print_failures(console, progress.failures)
-    if daemon.was_stopped:
+    if was_stopped:
         console.print("\nStopped. `run` goes on from here.")
         return EXIT_INTERRUPTED
-    if not options.no_subdir:
-        _print_results(console, planned, request)
-    if progress.ended[Kind.INTERRUPT]:
+    if not request.options.no_subdir:
+        _print_results(console, trials, request)
+    if progress.count(Kind.INTERRUPT):
         console.print("\nWhat was interrupted is due again: type `run`.")
-    return _exit_code(final, progress)
+    is_complete = all(progress.state(job) is JobState.COMPLETED for job in jobs)
+    return EXIT_OK if is_complete else EXIT_INCOMPLETE
 
 
-def _print_results(console: Console, planned: Sequence[Trial], request: Request) -> None:
+def _print_results(console: Console, trials: Sequence[PlannedTrial], request: Request) -> None:
     try:
-        closing.print_results(console, planned, request.output)
+        closing.print_results(console, trials, request.output)
     except Exception as error:  # noqa: BLE001 - the trials are what they are, whatever their files hold
         console.print(Text(f"\nThe results cannot be shown: {type(error).__name__}: {error}", style="yellow"))
-
-
-def _exit_code(final: Sequence[Mapping[str, JobState]], progress: Progress) -> int:
-    is_complete = all(state is JobState.COMPLETED for states in final for state in states.values())
-    return EXIT_OK if is_complete and not progress.ended[Kind.FAIL] else EXIT_INCOMPLETE
-
-
-@contextmanager
-def _polite_signals(daemon: Daemon, is_ctrl_c_ours: bool) -> Iterator[None]:
-    """Ctrl-C, a closed terminal and SIGTERM end the run politely, a second one hard.
-
-    On the terminal of `-d` Ctrl-C is the program's, as under a shell.
-    """
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        daemon.request_stop()
-
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # What was ignored when `run` was typed, as under nohup, stays so.
-    heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
-    old = {number: signal.signal(number, stop) for number in heeded}
-    if not is_ctrl_c_ours and signal.SIGINT in heeded:
-        signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

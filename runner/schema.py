@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from runner.config import Header
 from runner.gridfile import RANGES
+from runner.header import Header
 from runner.values import NAME
 
 if TYPE_CHECKING:

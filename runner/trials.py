@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import InputError, did_you_mean
 from runner.grid import trial_id
-from runner.model import Trial
+from runner.model import PlannedTrial, Recipe
 from runner.naming import Namer
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Draft:
     preferred_name: str
     params: Params
     stages: tuple[str, ...]
+    sweep: str
+    priority: int
 
 
 def select(config: Config, title: str | None, stages: Sequence[str] | None) -> Config:
@@ -63,10 +65,11 @@ def drafts(config: Config, introduced: Params, sample: int | None = None, seed: 
     been given out, unless the file can name a trial twice.
     """
     namer = Namer([leaf for sweep in config.sweeps for leaf in sweep.grid.leaves()])
+    names = [sweep.title or f"grid {number}" for number, sweep in enumerate(config.sweeps, start=1)]
     stages_of = [sweep.stages or tuple(config.templates) for sweep in config.sweeps]
     expanded = (
-        Draft(identity, namer.name(combination, identity), params, stages)
-        for sweep, stages in zip(config.sweeps, stages_of, strict=True)
+        Draft(identity, namer.name(combination, identity), params, stages, name, sweep.priority)
+        for name, sweep, stages in zip(names, config.sweeps, stages_of, strict=True)
         for combination in (sweep.combinations() if sample is None else sweep.sample(sample, seed))
         for params in (config.settings.resolve(combination),)
         for identity in (trial_id(params, introduced),)
@@ -110,7 +113,7 @@ class Layout:
     time: str
     has_subdirectories: bool = True
 
-    def trial(self, index: int, item: Draft, name: str, templates: Mapping[str, Template]) -> Trial:
+    def trial(self, index: int, item: Draft, name: str, templates: Mapping[str, Template]) -> PlannedTrial:
         """The trial with its directories and shell lines."""
         if self.has_subdirectories:
             output = directory = os.path.join(self.output, name)  # noqa: PTH118 - the text as it stands in commands
@@ -124,12 +127,15 @@ class Layout:
             if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
                 raise InputError(f"{output[:200]}: the command of `{stage}` is longer than Linux lets an argument be.")
         needs_config = any("_config" in templates[stage].names for stage in item.stages)
-        return Trial(index, item.trial_id, name, output, directory, item.params, commands, needs_config)
+        recipe = Recipe(item.params, commands, needs_config)
+        return PlannedTrial(
+            index, item.trial_id, name, output, directory, item.stages, item.sweep, item.priority, recipe
+        )
 
 
 def complete(
     found: Iterable[Draft], templates: Mapping[str, Template], layout: Layout, name_of: Callable[[Draft], str]
-) -> Iterator[Trial]:
+) -> Iterator[PlannedTrial]:
     """Trials of drafts; `name_of` settles the name of each."""
     return (layout.trial(index, item, name_of(item), templates) for index, item in enumerate(found))
 

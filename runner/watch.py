@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -15,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.events import Event, Kind
+from runner.logtail import last_line
 from runner.progress import Progress, duration, whole_duration
+from runner.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,13 +26,14 @@ _COLORS = {
     Kind.FAIL: "bold red",
     Kind.BLOCK: "red",
     Kind.INTERRUPT: "yellow",
+    Kind.RETRY: "yellow",
+    Kind.CANCEL: "yellow",
+    Kind.DROP: "yellow",
     Kind.ADOPT: "cyan",
 }
 _FAILURES_SHOWN = 5
 _SLOTS_SHOWN = 16
-_LOG_TAIL_BYTES = 8192
 _FLUSH_S = 0.2
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 
 
 def line(event: Event, trials: int) -> str:
@@ -44,7 +45,11 @@ def line(event: Event, trials: int) -> str:
     if event.kind is Kind.DONE:
         what = f"{duration(event.seconds)}, "
     elif event.kind is Kind.FAIL:
-        what = f"{duration(event.seconds)}, exit code {event.exit_code}, "
+        what = f"{_took(event)}{why(event)}, "
+    elif event.kind is Kind.RETRY:
+        what = f"{_took(event)}{why(event)}, due again, "
+    elif event.kind is Kind.DROP:
+        what = "no longer asked for, "
     elif event.kind is Kind.BLOCK:
         what = "an earlier stage failed, "
     elif event.kind in {Kind.START, Kind.ADOPT} and event.attempt > 1:
@@ -52,24 +57,16 @@ def line(event: Event, trials: int) -> str:
     return f"{event.kind.value:<9} {where}{event.job.stage}: {number}, {what}{event.job.trial.shown}"
 
 
-def last_line(log: str) -> str:
-    """The last line of a log that says anything; empty when there is none."""
-    try:
-        with Path(log).open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _LOG_TAIL_BYTES))
-            tail = file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
-    # A progress bar overwrites its line with carriage returns: the last part is what a terminal would show.
-    lines = [part.rstrip("\r").rpartition("\r")[2].strip() for part in tail.split("\n")]
-    return next((text for text in reversed(lines) if text), "")
+def _took(event: Event) -> str:
+    return f"{duration(event.seconds)}, " if event.log else ""
 
 
-def printable(text: str) -> str:
-    """Text of a program made harmless for the terminal: without colours and the like, control characters as dots."""
-    plain = _ESCAPE.sub("", text)
-    return "".join(character if character.isprintable() else "·" for character in plain)
+def why(event: Event) -> str:
+    """The cause that the runner has found, else the exit code."""
+    if event.exit_code is None:
+        return event.cause or "no exit code"
+    has_name = event.cause not in {"", "exit", "traceback"}
+    return f"exit code {event.exit_code}{f', {event.cause}' if has_name else ''}"
 
 
 class PlainWatcher:
@@ -82,7 +79,8 @@ class PlainWatcher:
 
     def handle(self, event: Event) -> None:
         """Prints the event."""
-        self._progress.handle(event)
+        if not self._progress.handle(event):
+            return
         sys.stdout.write(line(event, self._trials) + "\n")
 
     def say(self, message: str) -> None:
@@ -106,19 +104,26 @@ class LiveWatcher:
 
     _SKIPS_SHOWN = 5
 
-    def __init__(self, progress: Progress, trials: int, console: Console) -> None:
+    def __init__(self, progress: Progress, trials: int, console: Console, has_whole_screen: bool = False) -> None:
         self._progress = progress
         self._trials = trials
         self._console = console
         self._skips = 0
         self._lines: list[Text] = []
         self._printed = 0.0
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=True)
+        self._live = Live(
+            console=console,
+            get_renderable=lambda: self._render(),
+            refresh_per_second=2 if has_whole_screen else 8,
+            transient=not has_whole_screen,
+            screen=has_whole_screen,
+        )
         self._live.start()
 
     def handle(self, event: Event) -> None:
         """Prints the event above the live view; of many skipped jobs only the first ones."""
-        self._progress.handle(event)
+        if not self._progress.handle(event):
+            return
         if event.kind is Kind.SKIP:
             self._skips += 1
             if self._skips > self._SKIPS_SHOWN:
@@ -193,14 +198,15 @@ class LiveWatcher:
         table.add_column(no_wrap=True, ratio=2, overflow="ellipsis")
         table.add_column(no_wrap=True, ratio=3, overflow="ellipsis", style="dim")
         for event in self._progress.failures[-_FAILURES_SHOWN:]:
-            table.add_row(f"FAIL {event.job.stage}", event.job.trial.name, printable(last_line(event.log)))
+            said = event.line or printable(last_line(event.log))
+            table.add_row(f"FAIL {event.job.stage}", event.job.trial.name, said)
         return table
 
     def _bar(self, now: float) -> Table:
         progress = self._progress
         left = progress.time_left_s(now)
         counts = f"{progress.over:,}/{progress.total:,} jobs"
-        failed = progress.ended[Kind.FAIL]
+        failed = len(progress.failed)
         tail = Text(counts) + (Text(f", {failed:,} failed", style="red") if failed else Text(""))
         tail += Text("" if left is None else f", {whole_duration(left)} left", style="dim")
         table = Table.grid(padding=(0, 2), expand=True)

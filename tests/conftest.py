@@ -97,8 +97,22 @@ class Project:
                 continue
         return found
 
+    def daemons(self) -> list[psutil.Process]:
+        """The daemons that work in this project's output directories."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+            except psutil.Error:
+                continue
+            if "runner.serve" in words and Path(words[-1]).is_relative_to(self.path):
+                found.append(process)
+        return found
+
     def clean_up(self) -> None:
         """Kills whatever a test left."""
+        for daemon in self.daemons():
+            daemon.kill()
         for process in self.processes:
             process.kill()
             process.wait()

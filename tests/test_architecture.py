@@ -10,7 +10,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PURE = ("errors", "values", "template", "naming", "grid", "model", "scheduler", "trials", "progress", "events")
+PURE = (
+    "errors",
+    "values",
+    "text",
+    "template",
+    "naming",
+    "grid",
+    "model",
+    "options",
+    "selection",
+    "failfast",
+    "scheduler",
+    "submission",
+    "trials",
+    "progress",
+    "events",
+    "notices",
+)
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
     "time",
@@ -26,12 +43,14 @@ IMPURE_LIBRARIES = {
 # From the top down: a layer imports only what stands below it.
 LAYERS = (
     {"cli"},
-    {"run", "check", "removal", "schema"},
-    {"planning", "daemon", "closing", "watch", "resources", "preview", "changes"},
-    {"recovery", "executors", "config", "plan", "gpu", "directories"},
-    {"gridfile", "lock", "lasting", "records", "process", "yamlfile", "appendfile"},
-    {"events", "progress", "scheduler", "trials"},
-    {"model", "grid", "naming", "template", "values", "errors"},
+    {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema"},
+    {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
+    {"client", "follow", "connections", "intake", "planning", "resources", "endings", "ledger"},
+    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpu"},
+    {"header", "notify", "gridfile", "protocol", "records", "process", "strays", "yamlfile", "appendfile", "lasting"},
+    {"daemonlog", "logtail", "logout", "triage", "keep"},
+    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options"},
+    {"model", "grid", "naming", "template", "values", "text", "errors"},
 )
 
 

@@ -20,6 +20,8 @@ class Launch:
     exit_record: ExitRecord
     log_path: str
     environment: Mapping[str, str]
+    cwd: str
+    umask: int
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Ended:
     exit_code: int | None = None
     cpu_s: float | None = None
     peak_rss_mib: float | None = None
+    is_watched: bool = False  # its end was seen as it came
+    signal: int | None = None  # what killed its shell
+    was_oom_killed: bool = False
 
 
 class Executor(Protocol):
@@ -41,11 +46,18 @@ class Executor(Protocol):
     def adopt(self, process: Record | None, exit_record: ExitRecord) -> int | None:
         """Watches an attempt that an earlier daemon started; None when it lives no more."""
 
-    def wait(self, timeout_s: float | None) -> list[Ended]:
-        """Blocks until an attempt ends, a signal comes or the time is up; the ended ones are forgotten."""
+    def poll(self) -> list[Ended]:
+        """The attempts that have ended since the last call; they are forgotten."""
+
+    @property
+    def poll_s(self) -> float | None:
+        """How often `poll` must be called; None: when the wake-up descriptor says so."""
 
     def signal(self, native_id: int, number: int) -> None:
         """Sends a signal to every process of an attempt."""
+
+    def release(self, native_id: int) -> None:
+        """Watches an adopted attempt no more; it goes on."""
 
     def close(self) -> None:
         """Gives the executor's own resources back; attempts are left alone."""

@@ -36,6 +36,15 @@ class ForegroundExecutor:
             raise InputError(f"-d: an attempt of the trial still runs (pid {found[0]}); wait for it, or end it first.")
         return None
 
+    def poll(self) -> list[Ended]:
+        """The end of the child."""
+        return self.wait(0)
+
+    @property
+    def poll_s(self) -> float | None:
+        """Nothing tells of its end but `wait`."""
+        return None
+
     def wait(self, timeout_s: float | None) -> list[Ended]:
         """Waits for the child."""
         if self._child is None:
@@ -44,13 +53,17 @@ class ForegroundExecutor:
             code = self._child.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return []
-        ended = Ended(self._child.pid, code if code >= 0 else None)
+        signal_number = -code if code < 0 else None
+        ended = Ended(self._child.pid, code if code >= 0 else None, is_watched=True, signal=signal_number)
         self._child = None
         return [ended]
 
     def signal(self, native_id: int, number: int) -> None:
         """Signals the child's shell alone: its group is this process's own."""
         os.kill(native_id, number)
+
+    def release(self, native_id: int) -> None:
+        """Nothing is adopted."""
 
     def close(self) -> None:
         """Nothing is held."""

@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.conftest import Project
+    from tests.crash.conftest import Site
 
 pytestmark = pytest.mark.crash
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False)
-    if mounted.returncode:
-        pytest.skip("this machine lets nothing be mounted")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+def fill(disk: Path) -> None:
+    """Writes until there is no room left."""
+    with (disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+        while ballast.write(bytes(4096)):
+            continue
 
 
 def test_a_full_disk_is_one_message_and_nothing_is_lost(project: Project, small_disk: Path) -> None:
     project.write("template:\n  a: 'true'\nresource: {cpu: 2}\n---\nn: [0, 1, 2]\n")
     assert project.run("-o", "disk").returncode == 0
     finished = {path: path.read_bytes() for path in small_disk.glob("[!.]*/*")}
-    # It ends when there is no room left.
-    with (small_disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
-        while ballast.write(bytes(4096)):
-            continue
+    fill(small_disk)
     project.write("template:\n  a: 'true'\nresource: {cpu: 2}\n---\nn: [0, 1, 2, 3, 4, 5]\n")
     full = project.run("-o", "disk")
     assert full.returncode == 1
@@ -52,3 +41,22 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(project: Project, small_
     assert again.returncode == 0, again.stdout + again.stderr
     assert sum(line.startswith("SKIP") for line in again.stdout.splitlines()) >= 3
     assert sorted(path.parent.name for path in small_disk.glob("*/stat")) == [f"N_{n}" for n in range(6)]
+
+
+def test_a_disk_that_fills_while_attempts_run_only_delays(
+    site: Site, small_disk: Path, until: Callable[..., None]
+) -> None:
+    site.project.write(
+        "template:\n  a: 'touch {_output}/started; while ! test -e go; do sleep 0.05; done'\n  b: 'true'\n"
+        "resource: {cpu: 2}\n---\nn: [0, 1, 2]\n"
+    )
+    run = site.type("-o", "disk")
+    until(lambda: all((small_disk / f"N_{n}" / "started").exists() for n in (0, 1)), lambda: run.text)
+    fill(small_disk)
+    (site.path / "go").touch()
+    until(lambda: "No space left on device" in run.text, lambda: run.text)
+    (small_disk / "ballast").unlink()
+    assert run.wait() == 0, run.text
+    for n in range(3):
+        lines = (small_disk / f"N_{n}" / "attempts").read_text().splitlines()
+        assert [stage for stage in ("a", "b") for line in lines if f'"start", "stage": "{stage}"' in line] == ["a", "b"]

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import runner.run
+from runner import client
 from runner.cli import main
-from runner.lock import sole_user
 from tests.conftest import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from runner.protocol import Channel
     from tests.conftest import Project
 
 SIMPLE = "template:\n  a: echo {x} > {_output}/result\nresource: {cpu: 2}\n---\nx: [1, 2, 3]\n"
@@ -108,14 +107,14 @@ def test_another_run_between_planning_and_starting_is_noticed(
     params = "template: {a: 'echo {d} > {_output}/result'}\ndefault: {d: A}\nresource: {cpu: 2}\n---\nx: [0, 1]\n"
     project.write(params)
     project.write(params.replace("d: A", "d: B"), "slow.yaml")
-    lock = sole_user
+    connect = client.connect_or_start
 
-    def lock_too_late(output: Path) -> AbstractContextManager[None]:
+    def connect_too_late(output: Path) -> Channel:
         assert project.run().returncode == 0
-        return lock(output)
+        return connect(output)
 
     monkeypatch.chdir(project.path)
-    monkeypatch.setattr(runner.run, "sole_user", lock_too_late)
+    monkeypatch.setattr(client, "connect_or_start", connect_too_late)
     assert main(["-y", "slow.yaml"]) == 0
     results = {path.parent.name: path.read_text() for path in project.output.glob("*/result")}
     assert results["X_0"] == results["X_1"] == "A\n"

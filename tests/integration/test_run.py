@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -210,15 +209,18 @@ def test_an_output_that_cannot_be_made_is_one_message(project: Project) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_one_run_at_a_time_works_in_an_output_directory(project: Project, until: Callable[..., None]) -> None:
-    project.write("template: {a: sleep 30}\nresource: {cpu: 1}\n---\nn: 0\n")
+def test_a_second_run_joins_the_first_ones_daemon(project: Project, until: Callable[..., None]) -> None:
+    project.write("template: {a: 'while ! test -e go; do sleep 0.05; done'}\nresource: {cpu: 1}\n---\nn: 0\n")
     first = project.start()
     until(project.living, project.trials)
-    second = project.run()
-    assert second.returncode == 1
-    assert "another `run` works here" in second.stderr
-    first.send_signal(signal.SIGINT)
-    assert first.wait(30) == 130
+    project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: [0, 1]\n")
+    second = project.start()
+    assert second.stdout is not None
+    until(lambda: "Applied to the queue: 1 new, 1 running." in second.stdout.readline(), project.trials)
+    assert len(project.daemons()) == 1
+    (project.path / "go").touch()
+    assert [process.wait(30) for process in (first, second)] == [0, 0]
+    assert [len(project.attempts(f"N_{n}", "start")) for n in (0, 1)] == [1, 1]
 
 
 def test_orphans_and_suspicious_values_are_told(project: Project) -> None:

@@ -28,7 +28,7 @@ def is_started(project: Project, *trials: str) -> bool:
     return all((project.output / trial / "started").exists() for trial in trials)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_goes_on_exactly_there(project: Project, until: Callable[..., None], number: int) -> None:
     project.write(ONE_FINISHED_TWO_CUT)
     process = project.start()
@@ -47,6 +47,21 @@ def test_a_stopped_run_goes_on_exactly_there(project: Project, until: Callable[.
     assert [record["attempt"] for record in project.attempts("N_0", "start")] == [1, 1]
     assert [record["attempt"] for record in project.attempts("N_1", "start")] == [1, 2, 1]
     assert project.stat("N_1") == {"a": "finished", "b": "finished"}
+
+
+def test_a_closed_terminal_leaves_the_work_running(project: Project, until: Callable[..., None]) -> None:
+    project.write(
+        "template:\n  a: 'touch {_output}/started; while ! test -e go; do sleep 0.05; done'\n"
+        "resource: {cpu: 1}\n---\nn: [0, 1]\n"
+    )
+    process = project.start()
+    until(lambda: is_started(project, "N_0"), project.trials)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 129
+    assert project.living()
+    (project.path / "go").touch()
+    assert project.run("wait").returncode == 0
+    assert [project.stat(f"N_{n}") for n in (0, 1)] == [{"a": "finished"}] * 2
 
 
 def test_a_program_may_save_before_it_leaves(project: Project, until: Callable[..., None]) -> None:
@@ -119,11 +134,19 @@ def test_ctrl_c_belongs_to_the_program_that_is_debugged(project: Project, until:
 
 def test_exit_code_75_means_run_me_again(project: Project) -> None:
     project.write("template:\n  a: 'test $RUNNER_ATTEMPT = 2 || exit 75'\n  b: 'true'\nresource: {cpu: 1}\n---\nn: 0\n")
-    first = project.run()
-    assert first.returncode == 1
-    assert project.stat("N_0") == {"a": "interrupted"}
-    assert project.run().returncode == 0
+    result = project.run()
+    assert result.returncode == 0
+    assert "exit code 75, due again" in result.stdout
     assert project.stat("N_0") == {"a": "finished", "b": "finished"}
+
+
+def test_a_program_that_only_ever_saves_is_not_run_for_ever(project: Project) -> None:
+    project.write("template:\n  a: exit 75\nresource: {cpu: 1}\n---\nn: 0\n")
+    result = project.run()
+    assert result.returncode == 1
+    assert "What was interrupted is due again" in result.stdout
+    assert [record["attempt"] for record in project.attempts("N_0", "start")] == [1, 2, 3]
+    assert project.stat("N_0") == {"a": "interrupted"}
 
 
 def test_what_a_command_leaves_behind_ends_with_it(project: Project, until: Callable[..., None]) -> None:

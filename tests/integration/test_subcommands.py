@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import tarfile
 from typing import TYPE_CHECKING
@@ -325,7 +324,7 @@ def test_nothing_is_removed_while_a_run_holds_the_directory(
     until((project.path / "begun.1").exists, lambda: "not begun")
     said = typed(subcommand, "Lr_1", "--yes")
     assert said.code != 0
-    assert "another `run` works here" in said.err
+    assert "a daemon works here" in said.err
     assert typed("check").out.splitlines()[1] == "trials: 1 (1 begun)"
     assert typed("--dry-run").code == 0
     (project.path / "pipe").write_text("go on")
@@ -343,8 +342,11 @@ def test_a_trial_that_outlived_its_run_is_not_removed(
     os.mkfifo(project.path / "pipe")
     process = project.start()
     until((project.path / "begun.1").exists, lambda: "not begun")
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait(20)
+    for daemon in project.daemons():
+        daemon.kill()
+        daemon.wait(20)
     assert project.living()
     said = typed(subcommand, "Lr_1", "--yes")
     assert said.code != 0

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from runner import config
-from runner.config import Config, CpuResource
+from runner.config import Config
 from runner.errors import InputError
 from runner.grid import Choices, Grid, Sweep
+from runner.header import CpuResource
 
 HEAD = "template:\n  train: run {lr}\n  test: eval {_output}\n"
 GRID = "---\nlr: [0.1, 0.01]\n"
@@ -104,6 +105,7 @@ def test_warnings_of_all_documents_are_kept(tmp_path: Path) -> None:
 ONE_SCALAR = "allowed: one string, number, boolean or null."
 RESOURCES = "allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], or {cpu: 4}."
 ONE_GPU = 'must be a GPU index (0) or several for one trial ("0,1").'
+STAGE_KEYS = "cwd, env, gpus, grace, keep, retry, stagger, stall, timeout"
 STAGE = "allowed: a string, or a mapping with `cmd`."
 LETTERS = "allowed: up to 64 letters, digits, - and _."
 
@@ -125,16 +127,24 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (
             HEAD + "defaults: {a: 1}\n" + GRID,
             ", line 4, defaults",
-            "Did you mean 'default'? Allowed: alias, default, resource",
+            "Did you mean 'default'? Allowed: alias, default, fail_fast, notify, order, resource, stage, template.",
         ),
-        (HEAD + "lr: [1]\n", ", line 4, lr", "unknown key. Allowed: alias, default, resource, template."),
+        (
+            HEAD + "lr: [1]\n",
+            ", line 4, lr",
+            "unknown key. Allowed: alias, default, fail_fast, notify, order, resource, stage, template.",
+        ),
         ("templates: {a: x}\n" + GRID, ", line 1, templates", "Did you mean 'template'?"),
         (
             "template:\n  a:\n    command: x\n" + GRID,
             ", line 3, template.a.command",
-            "Did you mean 'cmd'? Allowed: cmd.",
+            f"Did you mean 'cmd'? Allowed: cmd, {STAGE_KEYS}.",
         ),
-        ("template:\n  a: {cmd: x,\n   gpu: 1}\n" + GRID, ", line 3, template.a.gpu", "Allowed: cmd."),
+        (
+            "template:\n  a: {cmd: x,\n   gpu: 1}\n" + GRID,
+            ", line 3, template.a.gpu",
+            f"Did you mean 'gpus'? Allowed: cmd, {STAGE_KEYS}.",
+        ),
         (HEAD + "resource: {cpus: 4}\n" + GRID, ", line 4, resource.cpus", "Did you mean 'cpu'? Allowed: cpu."),
         # template
         ("template:\n" + GRID, ", line 1, template", "should be a mapping."),
@@ -194,12 +204,12 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (
             HEAD + "---\n_titel: x\nlr: 1\n",
             ", line 5, _titel",
-            "Did you mean '_title'? Allowed here: _cmd, _exclude, _title, _zip.",
+            "Did you mean '_title'? Allowed here: _cmd, _exclude, _priority, _title, _zip.",
         ),
         (
             HEAD + "---\n_output: x\nlr: 1\n",
             ", line 5, _output",
-            "belong to the runner. Allowed here: _cmd, _exclude, _title, _zip.",
+            "belong to the runner. Allowed here: _cmd, _exclude, _priority, _title, _zip.",
         ),
         (HEAD + "---\n_title: 5\nlr: 1\n", ", line 5, _title", "5 is no title; allowed: a string."),
         (HEAD + "---\n_title: ' '\nlr: 1\n", ", line 5, _title", "allowed: a string."),

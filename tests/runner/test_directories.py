@@ -17,7 +17,7 @@ from runner.values import Params, Value
 
 
 def draft(name: str, params: Params, introduced: Params | None = None) -> Draft:
-    return Draft(trial_id(params, introduced or {}), name, params, ("train",))
+    return Draft(trial_id(params, introduced or {}), name, params, ("train",), "grid 1", 0)
 
 
 def write(output: Path, name: str, params: Params) -> None:

@@ -12,7 +12,8 @@ def job(index: int, stage: str = "train") -> Job:
 
 
 TRIALS = [
-    Trial(index, f"id{index}", f"T_{index}", f"output/T_{index}", f"output/T_{index}", {}, {}) for index in range(10)
+    Trial(index, f"id{index}", f"T_{index}", f"output/T_{index}", f"output/T_{index}", ("train", "test"))
+    for index in range(10)
 ]
 
 
@@ -53,9 +54,8 @@ def test_counts_follow_the_events() -> None:
     assert list(made.running) == [job(2)]
     assert made.running[job(2)].kind is Kind.ADOPT
     assert made.failures == [failed]
-    assert {kind: made.ended[kind] for kind in Kind} == {
-        Kind.START: 0,
-        Kind.ADOPT: 0,
+    assert {kind: made.count(kind) for kind in Kind} == {
+        **dict.fromkeys(Kind, 0),
         Kind.DONE: 1,
         Kind.FAIL: 1,
         Kind.SKIP: 1,

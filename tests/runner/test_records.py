@@ -242,17 +242,19 @@ def test_the_history_is_that_of_all_attempts_in_order(tmp_path: Path) -> None:
 
 
 def test_the_end_record_says_how_it_ended() -> None:
-    outcome = Outcome(JobState.COMPLETED, 0, 1.23456, 20.5, 0.5)
+    outcome = Outcome(JobState.FAILED, 1, 1.23456, 20.5, 0.5, "traceback", "ValueError: é")
     assert records.end_record("train", 2, outcome, "2026-01-01T00:00:00+00:00") == {
         "event": "end",
         "stage": "train",
         "attempt": 2,
         "ended": "2026-01-01T00:00:00+00:00",
-        "state": "finished",
-        "exit_code": 0,
+        "state": "failed",
+        "exit_code": 1,
         "seconds": 1.235,
         "cpu_s": 0.5,
         "peak_rss_mib": 20.5,
+        "cause": "traceback",
+        "line": "ValueError: é",
     }
 
 
@@ -285,6 +287,16 @@ def test_an_exit_line_that_is_cut_off_does_not_count(tmp_path: Path) -> None:
         assert attempt.exit_code is None
         records.append_attempt(str(tmp_path), start("train", 2))
         assert [item.number for item in records.read_attempts(str(tmp_path)).attempts] == [1, 2]
+
+
+def test_an_exit_line_after_one_that_was_cut_off_counts(tmp_path: Path) -> None:
+    records.append_attempt(str(tmp_path), start("train", 1))
+    with (tmp_path / "attempts").open("a") as file:  # the disk was full for a moment
+        file.write('{"event": "process", "stage": "train", "attempt": 1, "p')
+    exit_as_the_shell_writes_it(tmp_path, "train", 1, 17)
+    assert records.read_exit_code(str(tmp_path), "train", 1) == 17
+    (attempt,) = records.read_attempts(str(tmp_path)).attempts
+    assert (attempt.process, attempt.exit_code) == (None, 17)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runner import gpu, resources
-from runner.config import CpuResource
+from runner.header import CpuResource
 from runner.model import Slot
 
 

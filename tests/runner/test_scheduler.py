@@ -14,7 +14,7 @@ FAILED, INTERRUPTED, BLOCKED = JobState.FAILED, JobState.INTERRUPTED, JobState.B
 
 
 def trial(index: int) -> Trial:
-    return Trial(index, f"id{index}", f"T_{index}", f"output/T_{index}", f"output/T_{index}", {}, {})
+    return Trial(index, f"id{index}", f"T_{index}", f"output/T_{index}", f"output/T_{index}", ())
 
 
 def slots(count: int) -> list[Slot]:
@@ -289,8 +289,10 @@ def test_no_slots_start_nothing() -> None:
     assert made.decide() == []
 
 
-def test_what_has_ended_stays_ended() -> None:
-    assert {state for state in JobState if not FOLLOWS[state]} == {COMPLETED, FAILED, INTERRUPTED, BLOCKED}
+def test_what_has_ended_only_waits_again_and_what_is_finished_stays_so() -> None:
+    ends = set(JobState) - {PENDING, RUNNING}
+    assert FOLLOWS[COMPLETED] == frozenset()
+    assert all(FOLLOWS[state] == {PENDING} for state in ends - {COMPLETED})
     assert set(FOLLOWS) == set(JobState)
     assert all(FAILED not in FOLLOWS[state] for state in JobState if state is not RUNNING)
 

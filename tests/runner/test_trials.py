@@ -11,6 +11,7 @@ from runner import template
 from runner.config import Config
 from runner.errors import InputError
 from runner.grid import Choices, Grid, Settings, Sweep
+from runner.options import StageOptions
 from runner.trials import Draft, Layout, complete, drafts, select
 from runner.values import Params, Value
 
@@ -28,7 +29,9 @@ def sweep_of(
 
 def config(*sweeps: Sweep, default: Params | None = None) -> Config:
     commands = {stage: template.parse(f"{stage} {{lr}} {{_output}}") for stage in STAGES}
-    return Config(Path("params.yaml"), "", commands, Settings(default or {}, {}), "auto", list(sweeps), [])
+    options = {stage: StageOptions() for stage in STAGES}
+    settings = Settings(default or {}, {})
+    return Config(Path("params.yaml"), "", commands, settings, "auto", list(sweeps), [], options, "depth", None, None)
 
 
 def test_trials_stand_in_the_files_order() -> None:
@@ -171,8 +174,8 @@ def test_a_trial_is_complete_with_its_directory_and_its_shell_lines() -> None:
         "test": template.parse("eval {_output}"),
     }
     planned = [
-        Draft("id1", "Lr_1", {"lr": 1, "fast": True}, ("train", "test")),
-        Draft("id2", "Note_a b", {"lr": 2, "fast": None}, ("test",)),
+        Draft("id1", "Lr_1", {"lr": 1, "fast": True}, ("train", "test"), "curves", 2),
+        Draft("id2", "Note_a b", {"lr": 2, "fast": None}, ("test",), "grid 2", 0),
     ]
     first, second = complete(planned, parsed, Layout("my out", "20260101.000000"), lambda item: item.preferred_name)
     assert (first.index, first.trial_id, first.name, first.output) == (0, "id1", "Lr_1", "my out/Lr_1")
@@ -187,7 +190,9 @@ def test_a_trial_is_complete_with_its_directory_and_its_shell_lines() -> None:
 
 def test_the_directory_that_is_given_stands_in_the_commands() -> None:
     parsed = {"train": template.parse("run {_output} {_name}")}
-    (trial,) = complete([Draft("id", "X_1", {}, ("train",))], parsed, Layout("output", "t"), lambda item: "old name")
+    (trial,) = complete(
+        [Draft("id", "X_1", {}, ("train",), "grid 1", 0)], parsed, Layout("output", "t"), lambda item: "old name"
+    )
     assert (trial.name, trial.output, trial.commands["train"]) == (
         "old name",
         "output/old name",

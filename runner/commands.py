@@ -1,0 +1,297 @@
+"""What a daemon does at a user's word. Each word is a method, named as the subcommand that sends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from runner import notify, plans
+from runner.errors import InputError, RunnerError, SystemFaultError
+from runner.events import Event, Kind
+from runner.model import Job, JobState
+from runner.selection import named
+from runner.submission import changed_names
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from runner.daemon import Daemon
+    from runner.model import Trial
+    from runner.plan import Entry, Journal
+    from runner.protocol import Message
+
+NOTIFY_S = 60.0  # a notification that takes longer is killed
+_STANDARD_ERROR = 2
+_FAILED = {JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED, JobState.INTERRUPTED}
+_BAD = {JobState.FAILED, JobState.TIMEOUT}
+_KIND_OF_STATE = {
+    JobState.COMPLETED: Kind.SKIP,
+    JobState.FAILED: Kind.FAIL,
+    JobState.TIMEOUT: Kind.FAIL,
+    JobState.BLOCKED: Kind.BLOCK,
+    JobState.CANCELED: Kind.CANCEL,
+    JobState.INTERRUPTED: Kind.INTERRUPT,
+}
+
+
+class Commands:
+    """Keeps the journal, and tells the daemon."""
+
+    def __init__(self, daemon: Daemon, journal: Journal, output: Path, say: Callable[[str], None]) -> None:
+        self._daemon = daemon
+        self._journal = journal
+        self._output = output
+        self._say = say
+        self._plans: dict[str, plans.Plan] = {}
+        self._environment: dict[str, str] | None = None
+        self._children: list[tuple[float, subprocess.Popen[bytes]]] = []
+        self.has_worked = False
+        self.lost: list[str] = []  # said when nobody was there yet to hear it
+
+    def do(self, word: str, request: Message) -> Message:
+        """Does what a request asks for; returns what the answer says.
+
+        Raises:
+            RunnerError: it cannot be done; nothing was.
+        """
+        method = _WORDS.get(word)
+        if method is None:
+            raise InputError(
+                f"{word}: the daemon does not know this; it may be of another version: `run stop`, then `run`."
+            )
+        try:
+            return method(self, request)
+        except OSError as error:
+            raise SystemFaultError(f"{error.filename or self._output}: {error.strerror}.") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{word}: not a request that this daemon knows ({type(error).__name__}: {error})."
+            ) from error
+
+    def notify(self, event: str, sweep: str, message: str) -> None:
+        """Tells the user, as the newest plan says; a child that takes too long is killed by `tend`."""
+        if not self._plans:
+            return
+        plan = self._plans[max(self._plans)]
+        wanted = plan.secrets.notify
+        if wanted is None:
+            return
+        settings = notify.Notify(wanted["cmd"], wanted["url"], frozenset(wanted["on"]))
+        environment, cwd = plan.secrets.environment, plan.header.cwd
+        child = notify.start(settings, event, sweep, message, environment, cwd, _STANDARD_ERROR)
+        if child is not None:
+            self._children.append((time.monotonic() + NOTIFY_S, child))
+
+    def tend(self) -> None:
+        """Ends notifications that hang."""
+        for end, child in self._children:
+            if child.poll() is None and time.monotonic() > end:
+                os.killpg(child.pid, signal.SIGKILL)
+        self._children = [(end, child) for end, child in self._children if child.poll() is None]
+
+    # --- a plan ---
+
+    def submit(self, request: Message) -> Message:
+        """Takes a plan in, unless the journal has grown since it was made."""
+        plan_id, entry = str(request["plan"]), dict(request["entry"])
+        if self._daemon.scheduler.is_stopping:
+            raise RunnerError(f"{self._output}: the daemon is about to leave; type `run` again in a moment.")
+        if plan_id in self._plans:  # asked twice, because the answer was lost
+            return {"difference": None}
+        if self._journal.size() != request["size"]:
+            return {"stale": True}
+        plan = plans.Plan(self._output, plan_id)
+        difference = self._daemon.submit(plan, lambda: self._journal.append({**entry, "plan": plan_id}))
+        if self._environment is not None:
+            difference.environment = changed_names(self._environment, dict(plan.secrets.environment))
+        self._keep(plan)
+        return {"difference": difference.to_wire()}
+
+    def _keep(self, plan: plans.Plan) -> None:
+        self.has_worked = True
+        self._environment = dict(plan.secrets.environment)
+        self._plans[plan.header.plan_id] = plan
+        used = self._daemon.intake.plan_ids() | {plan.header.plan_id}
+        last_full = {item.header.file: plan_id for plan_id, item in self._plans.items() if item.header.is_full}
+        is_older_used = False
+        for plan_id in list(self._plans):
+            # The last whole file tells which trials of older plans are no longer asked for.
+            if plan_id in used or (is_older_used and plan_id in last_full.values()):
+                is_older_used = True
+                continue
+            self._journal.append({"kind": "replaced", "plan": plan_id})
+            self._plans.pop(plan_id).close()
+            plans.delete(self._output, plan_id)
+
+    def restore(self) -> None:
+        """Takes up what an earlier daemon left; what of it is lost is said."""
+        plans.clean(self._output, {entry["plan"] for entry in self._journal.entries() if "plan" in entry})
+        entries = self._journal.open_entries()
+        replaced = {entry["plan"] for entry in entries if entry["kind"] == "replaced"}
+        opened: dict[str, plans.Plan] = {}
+        for entry in entries:
+            try:
+                if entry["kind"] == "plan" and "plan" in entry and entry["plan"] not in replaced:
+                    opened[entry["plan"]] = plans.Plan(self._output, entry["plan"])
+            except RunnerError as error:
+                self._say_lost(entry, error)
+        for number, entry in enumerate(entries):
+            kind = entry["kind"]
+            try:
+                if kind == "plan" and entry.get("plan") in opened:
+                    plan = opened[entry["plan"]]
+                    self._daemon.submit(plan, lambda: None)
+                    self._plans[plan.header.plan_id] = plan
+                    self._environment = dict(plan.secrets.environment)
+                    self.has_worked = True
+                elif kind == "retry":
+                    self._daemon.intake.retry(self._known(entry["trials"]), entry["ask"], is_restored=True)
+                elif kind == "cancel":
+                    # An attempt that was asked for after it must not be ended by it.
+                    again = _asked_for(entries[number + 1 :], opened)
+                    self._daemon.cancel(self._known(set(entry["trials"]) - again))
+                elif kind == "pause":
+                    self._daemon.scheduler.pause(entry["sweep"])
+                elif kind == "resume":
+                    self._daemon.resume()
+            except RunnerError as error:
+                self._say_lost(entry, error)
+
+    def _say_lost(self, entry: Entry, error: RunnerError) -> None:
+        message = f"What was asked for at {entry.get('time', '?')} is not taken up again: {error} Type `run`."
+        self._say(message)
+        self.lost.append(message)
+
+    def finish(self) -> None:
+        """Writes that nothing is left to do, and removes the plans that no one needs."""
+        if self.has_worked and not self._daemon.scheduler.is_stopping:
+            self._journal.append({"kind": "done"})
+        for plan in self._plans.values():
+            plan.close()
+        if self._plans:
+            # A plan that is not in the journal yet is another client's, who is about to hand it over.
+            told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
+            for plan_id in plans.ids(self._output) & told - {max(self._plans)}:
+                plans.delete(self._output, plan_id)
+
+    # --- a user's word ---
+
+    def stop(self, request: Message) -> Message:
+        """Ends what runs, politely and at the second time hard; without `now`, lets it come to its end."""
+        if not self._daemon.scheduler.is_stopping:
+            self._journal.append({"kind": "stop"})
+        if request.get("now"):
+            self._daemon.stop()
+        else:
+            self._daemon.drain()
+        return {"running": len(list(self._daemon.running()))}
+
+    def pause(self, request: Message) -> Message:
+        """Starts nothing more of a sweep, or nothing at all."""
+        sweep = request.get("sweep")
+        sweeps = {trial.sweep for trial in self._daemon.scheduler.trials()}
+        if sweep is not None and sweep not in sweeps:
+            raise InputError(f"{sweep}: no such sweep. Known: {', '.join(sorted(sweeps)) or 'none'}.")
+        self._journal.append({"kind": "pause", "sweep": sweep})
+        self._daemon.scheduler.pause(sweep)
+        return {"running": len(list(self._daemon.running()))}
+
+    def resume(self, _request: Message) -> Message:
+        """Takes every pause back."""
+        self._journal.append({"kind": "resume"})
+        self._daemon.resume()
+        return {}
+
+    def cancel(self, request: Message) -> Message:
+        """Takes trials out of the queue, and ends what runs of them."""
+        trials = named(list(self._daemon.scheduler.trials()), request["words"])
+        self._journal.append({"kind": "cancel", "trials": [trial.key for trial in trials]})
+        return {"trials": len(trials), "jobs": self._daemon.cancel(trials)}
+
+    def retry(self, request: Message) -> Message:
+        """Makes due again what failed, was canceled or interrupted: of the trials named, or of all."""
+        every = list(self._daemon.scheduler.trials())
+        chosen = named(every, request["words"]) if request.get("words") else every
+        trials = [trial for trial in chosen if _FAILED & set(self._daemon.scheduler.states(trial).values())]
+        ask = plans.new_id()
+        if trials:
+            self._journal.append({"kind": "retry", "ask": ask, "trials": [trial.key for trial in trials]})
+        return {"trials": len(trials), "jobs": self._daemon.intake.retry(trials, ask)}
+
+    # --- what there is to see ---
+
+    def status(self, request: Message) -> Message:
+        """The counts of every sweep and stage, what runs where, and, when asked for, every trial."""
+        scheduler = self._daemon.scheduler
+        answer: Message = {
+            "pid": os.getpid(),
+            "output": str(self._output),
+            "counts": [[*key, count] for key, count in scheduler.counts.items()],
+            "slots": scheduler.labels(),
+            "running": [
+                [item.job.trial.key, item.job.trial.name, item.job.stage, item.slot, item.started, item.attempt]
+                for item in self._daemon.running()
+            ],
+            "failed": [_row(trial) for trial in scheduler.trials() if _BAD & set(scheduler.states(trial).values())],
+            "paused": scheduler.paused,
+            "is_stopping": scheduler.is_stopping,
+        }
+        if request.get("trials"):
+            answer["trials"] = [
+                [*_row(trial), {stage: state.value for stage, state in scheduler.states(trial).items()}]
+                for trial in scheduler.trials()
+            ]
+        return answer
+
+    def watched(self, request: Message) -> Message:
+        """What a watcher hears first: the trials, when asked for, and what each job has come to."""
+        answer: Message = {"is_done": self._daemon.is_done, "events": [event.to_wire() for event in self._replay()]}
+        if request.get("trials"):
+            answer["trials"] = [_row(trial) for trial in self._daemon.scheduler.trials()]
+            answer["slots"] = len(self._daemon.scheduler.labels())
+        return answer
+
+    def _replay(self) -> Iterator[Event]:
+        running = {item.job: item for item in self._daemon.running()}
+        for trial in self._daemon.scheduler.trials():
+            for stage, state in self._daemon.scheduler.states(trial).items():
+                job = Job(trial, stage)
+                if job in running:
+                    item = running[job]
+                    yield Event(Kind.ADOPT, job, item.started, item.slot, attempt=item.attempt, log=item.log)
+                elif state in _KIND_OF_STATE:
+                    yield Event(_KIND_OF_STATE[state], job, 0.0)
+
+    def _known(self, ids: Iterable[str]) -> Sequence[Trial]:
+        found = (self._daemon.scheduler.trial(trial_id) for trial_id in ids)
+        return [trial for trial in found if trial is not None]
+
+
+def _asked_for(entries: Iterable[Entry], opened: Mapping[str, plans.Plan]) -> set[str]:
+    """The trials that some entries ask for."""
+    found: set[str] = set()
+    for entry in entries:
+        if entry["kind"] == "retry":
+            found.update(entry["trials"])
+        elif entry["kind"] == "plan" and entry.get("plan") in opened:
+            found.update(trial.key for trial in opened[entry["plan"]].trials)
+    return found
+
+
+def _row(trial: Trial) -> list[Any]:
+    return [trial.index, trial.key, trial.name, trial.output, trial.directory, trial.stages, trial.sweep]
+
+
+_WORDS: dict[str, Callable[[Commands, Message], Message]] = {
+    "submit": Commands.submit,
+    "stop": Commands.stop,
+    "pause": Commands.pause,
+    "resume": Commands.resume,
+    "cancel": Commands.cancel,
+    "retry": Commands.retry,
+    "status": Commands.status,
+}

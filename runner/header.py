@@ -1,0 +1,230 @@
+"""The first document of params.yaml: its keys, and what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from runner import keep, template
+from runner.errors import InputError, did_you_mean
+from runner.notify import PLACEHOLDERS
+from runner.options import GRACE_S, Retry, StageOptions, seconds
+from runner.triage import CauseKind
+from runner.values import check_scalar, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.yamlfile import Document, KeyPath
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def _resource_item(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+        raise ValueError('must be a GPU index (0) or several for one trial ("0,1")')
+    return str(value)
+
+
+def _cause(value: Any) -> Any:
+    causes = [kind.value for kind in CauseKind]
+    if value not in causes:
+        raise ValueError(f"is no cause.{did_you_mean(str(value), causes)} Allowed: {', '.join(causes)}")
+    return value
+
+
+def _times(value: Any) -> Any:
+    return {"times": value} if type(value) is int else value
+
+
+Scalar = Annotated[Any, BeforeValidator(check_scalar)]
+Case = Annotated[dict[str, Scalar], Field(min_length=1)]
+Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RetrySpec(_Strict):
+    """`retry: 2`, or with a pause and for named causes alone."""
+
+    times: NonNegativeInt = 1
+    delay: Seconds = 0.0
+    on: list[Annotated[str, BeforeValidator(_cause)]] = []
+
+
+class StageKeys(_Strict):
+    """The options of a stage; those under `stage` hold for every stage that does not say otherwise."""
+
+    timeout: Seconds | None = None
+    retry: Annotated[RetrySpec, BeforeValidator(_times, json_schema_input_type=int | RetrySpec)] = RetrySpec(times=0)
+    grace: Seconds = GRACE_S
+    stall: Seconds | None = None
+    stagger: Seconds = 0.0
+    env: dict[str, Scalar] = {}
+    cwd: str | None = None
+    gpus: Literal[0] | None = None
+    keep: dict[str, NonNegativeInt] = {}
+
+
+class StageSpec(StageKeys):
+    """A stage written as a mapping."""
+
+    cmd: str
+
+
+class CpuResource(_Strict):
+    """`resource: {cpu: N}`: N slots, whatever the number of cores."""
+
+    cpu: PositiveInt
+
+
+class NotifySpec(_Strict):
+    """Whom to tell when a sweep ends or pauses itself, or the first failure comes."""
+
+    cmd: str | None = None
+    url: str | None = None
+    on: Annotated[list[Literal["sweep-ended", "paused", "first-failure"]], Field(min_length=1)] = [
+        "sweep-ended",
+        "paused",
+        "first-failure",
+    ]
+
+
+class Header(_Strict):
+    """The first document of params.yaml."""
+
+    template: Annotated[dict[str, str | StageSpec], Field(min_length=1)]
+    stage: StageKeys = StageKeys()
+    default: dict[str, Scalar] = {}
+    alias: dict[str, Annotated[dict[str, Case], Field(min_length=1)]] = {}
+    resource: (
+        Literal["auto"]
+        | CpuResource
+        | Annotated[list[Annotated[str, BeforeValidator(_resource_item)]], Field(min_length=1)]
+    ) = "auto"
+    order: Literal["depth", "breadth"] = "depth"
+    fail_fast: PositiveInt | None = None
+    notify: NotifySpec | None = None
+
+    def options(self, stage: str) -> StageOptions:
+        """The options of a stage: its own ones, then those of all stages."""
+        spec = self.template[stage]
+        given = self.stage if isinstance(spec, str) else _merged(self.stage, spec)
+        return StageOptions(
+            timeout_s=given.timeout,
+            retry=Retry(given.retry.times, given.retry.delay, tuple(given.retry.on)),
+            grace_s=given.grace,
+            stall_s=given.stall,
+            stagger_s=given.stagger,
+            env={name: text_of(value) for name, value in given.env.items()},
+            cwd=given.cwd,
+            gpus=given.gpus,
+            keep=dict(given.keep),
+        )
+
+
+Resource: TypeAlias = Literal["auto"] | CpuResource | list[str]
+
+
+def _merged(general: StageKeys, own: StageSpec) -> StageKeys:
+    said = {name: getattr(own, name) for name in own.model_fields_set if name != "cmd"}
+    if "env" in said:
+        said["env"] = {**general.env, **said["env"]}
+    return general.model_copy(update=said)
+
+
+def read(document: Document) -> Header:
+    """The validated header.
+
+    Raises:
+        InputError: it is not as it must be.
+    """
+    if not isinstance(document.value, dict):
+        raise InputError(f"{document.place()}: the first document must be a mapping with `template`.")
+    try:
+        header = Header.model_validate(document.value)
+    except ValidationError as error:
+        raise InputError(_first_problem(error, document)) from None
+    for path, keys in _option_blocks(header):
+        for name in keys.env:
+            if not _VARIABLE.match(name):
+                raise InputError(f"{document.place((*path, 'env', name))}: {name!r} is no name of a variable.")
+        for pattern in keys.keep:
+            if reason := keep.refusal(pattern):
+                raise InputError(f"{document.place((*path, 'keep', pattern))}: {pattern!r} {reason}.")
+    if header.notify is not None:
+        _check_notify(header.notify, document)
+    return header
+
+
+def _check_notify(spec: NotifySpec, document: Document) -> None:
+    if (spec.cmd is None) is (spec.url is None):
+        raise InputError(f"{document.place(('notify',))}: needs either a `cmd` or a `url`.")
+    try:
+        names = template.parse(spec.cmd or "").names
+    except template.TemplateError as error:
+        raise InputError(f"{document.place(('notify', 'cmd'))}: the command {error}.") from None
+    for name in sorted(names - PLACEHOLDERS):
+        allowed = ", ".join(f"{{{item}}}" for item in sorted(PLACEHOLDERS))
+        raise InputError(f"{document.place(('notify', 'cmd'))}: no value for {{{name}}}; allowed: {allowed}.")
+
+
+def _option_blocks(header: Header) -> Iterable[tuple[KeyPath, StageKeys]]:
+    yield ("stage",), header.stage
+    for stage, spec in header.template.items():
+        if isinstance(spec, StageSpec):
+            yield ("template", stage), spec
+
+
+def _first_problem(error: ValidationError, document: Document) -> str:
+    """The validator's deepest complaint, which is the one about the alternative that the user meant."""
+    problems = error.errors()
+    problem = max(problems, key=lambda item: sum(part in _marks(document, item["loc"]) for part in item["loc"]))
+    path = tuple(part for part in problem["loc"] if part in _marks(document, problem["loc"]))
+    if problem["type"] == "missing":
+        return f"{document.place(path)}: the key `{problem['loc'][-1]}` is missing."
+    if problem["type"] == "extra_forbidden":
+        allowed = sorted(_keys_at(path).model_fields)
+        hint = did_you_mean(str(path[-1]), allowed)
+        return f"{document.place(path)}: unknown key.{hint} Allowed: {', '.join(allowed)}."
+    message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _plain(path, problem["msg"])
+    return f"{document.place(path)}: {problem['input']!r} {message}."
+
+
+def _keys_at(path: KeyPath) -> type[BaseModel]:
+    """The model whose keys are allowed where `path` ends."""
+    if len(path) == 1:
+        return Header
+    if "retry" in path[1:]:
+        return RetrySpec
+    models: dict[str, type[BaseModel]] = {
+        "template": StageSpec,
+        "stage": StageKeys,
+        "notify": NotifySpec,
+        "resource": CpuResource,
+    }
+    return models[str(path[0])]
+
+
+def _plain(path: KeyPath, message: str) -> str:
+    if path[:1] == ("resource",) and len(path) == 1:
+        return "is no resource; allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], or {cpu: 4}"
+    if path[:1] == ("template",) and len(path) == 2:
+        return "is no command; allowed: a string, or a mapping with `cmd`"
+    if message.startswith(("Dictionary should have at least 1", "List should have at least 1")):
+        return "is empty; at least one entry is needed"
+    wording = message.replace("a valid dictionary", "a mapping").replace("a valid integer", "a whole number")
+    return f"is not allowed: {wording[0].lower()}{wording[1:]}"
+
+
+def _marks(document: Document, location: Iterable[str | int]) -> KeyPath:
+    """The parts of a validator's location that are keys of the file; the others name its alternatives."""
+    path: KeyPath = ()
+    for part in location:
+        if (*path, part) in document.lines:
+            path = (*path, part)
+    return path

@@ -1,0 +1,75 @@
+"""What a stage may be told beside its command: limits, retries, environment, where and when it runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GRACE_S = 20.0
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d)\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a failed job is tried again, `delay_s` after its end, and for which causes (any when empty)."""
+
+    times: int = 0
+    delay_s: float = 0.0
+    on: tuple[str, ...] = ()
+
+    def allows(self, failures: int, cause: str | None) -> bool:
+        """Whether a job that has failed so often, the last time for this cause, is tried again."""
+        return failures <= self.times and (not self.on or cause in self.on)
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """The options of one stage. Times in seconds.
+
+    `keep` maps a pattern of files to how many of them a finished trial keeps; `gpus` 0 says that the stage needs none.
+    """
+
+    timeout_s: float | None = None
+    retry: Retry = Retry()
+    grace_s: float = GRACE_S
+    stall_s: float | None = None
+    stagger_s: float = 0.0
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    gpus: int | None = None
+    keep: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What differs from the defaults, for the plan's file."""
+        default = asdict(StageOptions())
+        return {key: value for key, value in asdict(self).items() if value != default[key]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> StageOptions:
+        """The inverse of `to_json`."""
+        retry = record.get("retry")
+        given = dict(record)
+        if retry is not None:
+            given["retry"] = Retry(retry["times"], retry["delay_s"], tuple(retry["on"]))
+        return cls(**given)
+
+
+def seconds(value: object) -> float:
+    """A duration: a number of seconds, or `30s`, `20m`, `1.5h`, `2d`, `1h 30m`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    if isinstance(value, str):
+        parts = list(_DURATION.finditer(value))
+        if parts and "".join(match[0] for match in parts) == value:
+            return sum(float(match[1]) * _UNITS[match[2]] for match in parts)
+    raise ValueError("is no duration; allowed: a number of seconds, or a text such as 30s, 20m, 1.5h, 2d")

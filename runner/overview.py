@@ -1,0 +1,133 @@
+"""What an output directory has come to, asked of its daemon, or read from the records where none lives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner import client, lock, plans, records
+from runner.errors import BusyError
+from runner.model import JobState
+from runner.trials import STATE_DIRECTORY
+
+if TYPE_CHECKING:
+    from runner.lock import Holder
+    from runner.protocol import Message
+
+EARLIER = "earlier"  # the word for trials that the newest plan does not have
+Counts = dict[str, dict[str, "Counter[str]"]]  # by sweep, stage and state
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial as it is listed; `states` may be empty where only its place was asked for."""
+
+    index: int
+    name: str
+    directory: str
+    sweep: str
+    states: dict[str, str]
+
+
+@dataclass
+class Overview:
+    """All that `run status` shows; `daemon` is None when none lives."""
+
+    daemon: Holder | None
+    counts: Counts = field(default_factory=dict)
+    trials: list[TrialView] = field(default_factory=list)
+    failed: list[TrialView] = field(default_factory=list)
+    running: list[list[Any]] = field(default_factory=list)
+    slots: list[str] = field(default_factory=list)
+    paused: list[str] | None = field(default_factory=list)
+    is_stopping: bool = False
+
+    def add(self, sweep: str, stage: str, state: str, count: int = 1) -> None:
+        """Counts jobs."""
+        self.counts.setdefault(sweep, {}).setdefault(stage, Counter())[state] += count
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed, as its last attempt's record says."""
+
+    stage: str
+    cause: str
+    line: str
+    exit_code: int | None
+    log: str
+
+
+def look(output: Path, with_trials: bool) -> Overview:
+    """The state of an output directory."""
+    try:
+        channel = client.connect(output)
+    except BusyError:  # on another host, or another user's: the records are there for all
+        return _from_records(output, lock.holder(output))
+    if channel is None:
+        return _from_records(output, None)
+    try:
+        return _from_daemon(channel.ask({"do": "status", "trials": with_trials}), lock.holder(output))
+    finally:
+        channel.close()
+
+
+def failures(trial: TrialView) -> list[Failure]:
+    """How the stages of a trial failed."""
+    found = []
+    history = records.read_attempts(trial.directory)
+    for stage in dict.fromkeys(attempt.stage for attempt in history.attempts):
+        last = history.last(stage)
+        if last is not None and last.end is not None and last.end["state"] in {JobState.FAILED, JobState.TIMEOUT}:
+            cause, line = last.end.get("cause") or "", last.end.get("line") or ""
+            log = f"{trial.directory}/{last.start['log']}"
+            found.append(Failure(stage, cause, line, last.end["exit_code"], log))
+    return found
+
+
+def _from_daemon(answer: Message, holder: Holder | None) -> Overview:
+    result = Overview(holder, running=answer["running"], slots=answer["slots"], paused=answer["paused"])
+    result.is_stopping = answer["is_stopping"]
+    for sweep, stage, state, count in answer["counts"]:
+        result.add(sweep, stage, state, count)
+    result.failed = [_view(row, {}) for row in answer["failed"]]
+    result.trials = [_view(row, states) for *row, states in answer.get("trials", ())]
+    return result
+
+
+def _view(row: list[Any], states: dict[str, str]) -> TrialView:
+    index, _, name, _, directory, _, sweep = row
+    return TrialView(index, name, directory, sweep, states)
+
+
+def _from_records(output: Path, holder: Holder | None) -> Overview:
+    result = Overview(holder)
+    plan = plans.newest(output)
+    if plan is not None:
+        for trial in plan.trials:
+            stat = _stat(trial.directory)
+            states = {stage: stat.get(stage, JobState.PENDING).value for stage in trial.stages}
+            _add(result, TrialView(trial.index, trial.name, trial.directory, trial.sweep, states))
+    listed = {trial.name for trial in result.trials}
+    others = sorted(path for path in output.iterdir() if (path / "stat").is_file() and path.name not in listed)
+    for path in others:
+        if path.name != STATE_DIRECTORY:
+            states = {stage: state.value for stage, state in _stat(str(path)).items()}
+            _add(result, TrialView(len(result.trials), path.name, str(path), EARLIER, states))
+    return result
+
+
+def _add(result: Overview, trial: TrialView) -> None:
+    result.trials.append(trial)
+    for stage, state in trial.states.items():
+        result.add(trial.sweep, stage, state)
+    if {JobState.FAILED.value, JobState.TIMEOUT.value} & set(trial.states.values()):
+        result.failed.append(trial)
+
+
+def _stat(directory: str) -> dict[str, JobState]:
+    stat = records.read_stat(directory)
+    # Nobody is there to run it.
+    return {stage: JobState.INTERRUPTED if state is JobState.RUNNING else state for stage, state in stat.items()}

@@ -1,0 +1,248 @@
+"""Plans as files: what one `run` asked for, trial by trial, so that a daemon can be killed and take it up again.
+
+`output/.runner/plans/<id>.jsonl` holds a header, a line for each trial and an end line with a checksum over all;
+`<id>.env` beside it, readable by its owner alone, the environment of whoever typed `run`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.appendfile import write_all
+from runner.errors import RunnerError
+from runner.model import Recipe, Slot, Trial
+from runner.options import StageOptions
+from runner.trials import STATE_DIRECTORY
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from runner.model import PlannedTrial
+    from runner.values import Params
+
+VERSION = 1
+_READ = 65536
+ABANDONED_S = 3600.0  # so old is a plan that nobody will hand over any more
+
+
+class DamagedPlanError(RunnerError):
+    """A plan's file is missing or not whole; its trials must be asked for again."""
+
+
+@dataclass(frozen=True)
+class PlanHeader:
+    """What holds for every trial of a plan.
+
+    `is_full`: the whole file was asked for, so that waiting trials that it lacks are no longer wanted; with `prunes`
+    running ones, too.
+    """
+
+    plan_id: str
+    time: str  # as {_time} has it
+    file: str
+    cwd: str
+    umask: int
+    is_full: bool
+    is_forced: bool
+    takes_over: bool
+    prunes: bool
+    options: Mapping[str, StageOptions]
+    is_breadth_first: bool
+    fail_fast: int | None
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What only the owner may read: the environment of the trials, and whom to notify."""
+
+    environment: Mapping[str, str]
+    notify: Mapping[str, Any] | None = None
+
+
+def new_id() -> str:
+    """A name that no other plan has; names sort by time."""
+    return f"{time.strftime('%Y%m%d.%H%M%S')}.{secrets.token_hex(3)}"
+
+
+def directory_of(output: str | Path) -> Path:
+    """Where the plans of an output directory lie."""
+    return Path(output) / STATE_DIRECTORY / "plans"
+
+
+def write(output: Path, header: PlanHeader, hidden: Secrets, trials: Iterable[PlannedTrial]) -> Path:
+    """Writes a plan durably; whole, or under another name."""
+    folder = directory_of(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{header.plan_id}.jsonl"
+    _write_private(path.with_suffix(".env"), json.dumps(asdict(hidden)).encode())
+    part = path.with_suffix(".part")
+    checksum, count = 0, 0
+    with part.open("wb") as file:
+        for line in _lines(header, trials):
+            checksum, count = zlib.crc32(line, checksum), count + 1
+            file.write(line)
+        file.write(json.dumps({"end": count - 1, "crc": checksum}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    return path
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _lines(header: PlanHeader, trials: Iterable[PlannedTrial]) -> Iterator[bytes]:
+    record = asdict(header) | {"options": {stage: item.to_json() for stage, item in header.options.items()}}
+    yield json.dumps({"version": VERSION} | record).encode() + b"\n"
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    for trial in trials:
+        recipe = trial.recipe
+        commands = [recipe.commands[stage] for stage in trial.stages]
+        place = "" if trial.directory == trial.output else trial.directory
+        light = [trial.trial_id, trial.name, trial.output, place, trial.stages, trial.sweep, trial.priority]
+        yield encode([*light, recipe.params, commands, recipe.needs_config]).encode() + b"\n"
+
+
+class Plan:
+    """A plan's file, open for reading: the trials at once, what each runs when it is started."""
+
+    def __init__(self, output: Path, plan_id: str) -> None:
+        """
+        Raises:
+            DamagedPlanError: the file is missing or not whole.
+        """
+        self._output = os.path.abspath(output)  # noqa: PTH100 - a text, joined for every trial
+        self.path = directory_of(output) / f"{plan_id}.jsonl"
+        self._lines: dict[str, tuple[int, int]] = {}  # of each trial, where its line begins, and its checksum
+        try:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+            hidden = json.loads(self.path.with_suffix(".env").read_bytes())
+        except (OSError, ValueError) as error:
+            raise DamagedPlanError(f"{self.path}: {getattr(error, 'strerror', None) or error}.") from error
+        self.secrets = Secrets(**hidden)
+        self.header, self.trials = self._read()
+
+    def close(self) -> None:
+        """Gives the file back."""
+        os.close(self._descriptor)
+
+    def recipe(self, trial: Trial) -> Recipe:
+        """What a trial of this plan runs."""
+        offset, _ = self._lines[trial.key]
+        line = b""
+        while b"\n" not in line:
+            part = os.pread(self._descriptor, _READ, offset + len(line))
+            if not part:
+                raise DamagedPlanError(f"{self.path}: cut off while it was used.")
+            line += part
+        *_, stages, _, _, params, commands, needs_config = json.loads(line[: line.index(b"\n")])
+        return Recipe(params, dict(zip(stages, commands, strict=True)), needs_config)
+
+    def is_same(self, other: Plan, trial: Trial) -> bool:
+        """Whether another plan has the trial just as this one has it."""
+        return trial.key in other._lines and self._lines[trial.key][1] == other._lines[trial.key][1]
+
+    def _read(self) -> tuple[PlanHeader, list[Trial]]:
+        try:
+            with open(self.path, "rb") as file:  # noqa: PTH123
+                first = file.readline()
+                header = _header(json.loads(first))
+                trials = list(self._trials(file.readline, len(first), zlib.crc32(first)))
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise DamagedPlanError(f"{self.path}: not whole ({type(error).__name__}).") from error
+        return header, trials
+
+    def _trials(self, readline: Any, offset: int, checksum: int) -> Iterator[Trial]:
+        stage_tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
+        words: dict[str, str] = {}
+        index = 0
+        while line := readline():
+            if line.startswith(b"{"):
+                end = json.loads(line)
+                if (end["end"], end["crc"]) != (index, checksum) or readline():
+                    break
+                return
+            trial_id, name, output, place, stages, sweep, priority, *_ = json.loads(line)
+            stages = stage_tuples.setdefault(tuple(stages), tuple(stages))
+            sweep = words.setdefault(sweep, sweep)
+            directory = f"{self._output}/{self._place(place) if place else name}"
+            trial = Trial(index, trial_id, name, output, directory, stages, sweep, priority)
+            self._lines[trial.key] = offset, zlib.crc32(line)
+            yield trial
+            checksum, offset, index = zlib.crc32(line, checksum), offset + len(line), index + 1
+        raise ValueError("cut off or changed")
+
+    @staticmethod
+    def _place(directory: str) -> str:
+        # Without subdirectories a trial's records lie under the state directory.
+        return directory[directory.rindex(f"{STATE_DIRECTORY}/") :]
+
+
+def _header(record: dict[str, Any]) -> PlanHeader:
+    version = record.pop("version")
+    if version > VERSION:
+        raise ValueError(version)
+    record["options"] = {stage: StageOptions.from_json(item) for stage, item in record["options"].items()}
+    record["slots"] = tuple(Slot(**slot) for slot in record["slots"])
+    return PlanHeader(**record)
+
+
+def names(output: Path, plan_ids: Iterable[str]) -> dict[str, Params]:
+    """The name of every trial of some plans, and its parameters; of a damaged plan what can be read."""
+    found: dict[str, Params] = {}
+    for plan_id in plan_ids:
+        try:
+            with (directory_of(output) / f"{plan_id}.jsonl").open("rb") as file:
+                for line in file:
+                    if line.startswith(b"["):
+                        _, name, _, place, _, _, _, params, *_ = json.loads(line)
+                        if not place:
+                            found[name] = params
+        except (OSError, ValueError):  # the daemon says so, when it takes the plan up
+            continue
+    return found
+
+
+def newest(output: Path) -> Plan | None:
+    """The plan that was last made and is whole; None without one."""
+    for path in sorted(directory_of(output).glob("*.jsonl"), reverse=True):
+        try:
+            return Plan(output, path.stem)
+        except DamagedPlanError:
+            continue
+    return None
+
+
+def ids(output: Path) -> set[str]:
+    """The plans that are kept."""
+    return {path.stem for path in directory_of(output).glob("*.jsonl")}
+
+
+def clean(output: Path, known: Collection[str]) -> None:
+    """Removes what clients left that were killed before they could hand their plan over."""
+    folder = directory_of(output)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        plan_id = path.name.rpartition(".")[0]
+        if plan_id not in known and time.time() - path.stat().st_mtime > ABANDONED_S:
+            path.unlink(missing_ok=True)
+
+
+def delete(output: Path, plan_id: str) -> None:
+    """Removes a plan that nobody needs any more."""
+    path = directory_of(output) / f"{plan_id}.jsonl"
+    path.unlink(missing_ok=True)
+    path.with_suffix(".env").unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""Which trials a user's words name."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from runner.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Named(Protocol):
+    """What has a name and a place in the plan."""
+
+    @property
+    def name(self) -> str:
+        """The name of its directory."""
+
+    @property
+    def index(self) -> int:
+        """Its place, from 0."""
+
+
+T = TypeVar("T", bound=Named)
+
+
+def named(trials: Sequence[T], words: Sequence[str]) -> list[T]:
+    """The trials that the words name: by name, by number as shown, by * and ?, or by the beginning of one name.
+
+    Raises:
+        InputError: a word names none, or, as a beginning, several.
+    """
+    found: dict[int, T] = {}
+    for word in words:
+        for trial in _of(trials, word.removesuffix("/").rpartition("/")[2]):
+            found[id(trial)] = trial
+    return list(found.values())
+
+
+def _of(trials: Sequence[T], word: str) -> list[T]:
+    exact = [trial for trial in trials if trial.name == word]
+    if exact:
+        return exact
+    if any(character in word for character in "*?"):
+        pattern = word.replace("[", "[[]")
+        matching = [trial for trial in trials if fnmatchcase(trial.name, pattern)]
+    elif word.isdecimal():
+        matching = [trial for trial in trials if trial.index == int(word) - 1]
+    else:
+        matching = [trial for trial in trials if trial.name.startswith(word)]
+        if len(matching) > 1:
+            some = ", ".join(trial.name for trial in matching[:5])
+            raise InputError(f"{word}: the beginning of {len(matching)} names: {some} …; write more of it, or {word}*.")
+    if not matching:
+        raise InputError(f"{word}: no such trial.{did_you_mean(word, [trial.name for trial in trials])}")
+    return matching

@@ -1,0 +1,180 @@
+"""`run status`: how far everything is, what runs, and what failed and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner import overview, protocol
+from runner.errors import InputError
+from runner.model import JobState
+from runner.progress import whole_duration
+from runner.selection import named
+from runner.text import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from runner.overview import Overview, TrialView
+
+_FAILURES_SHOWN = 20
+_COLORS = {
+    "finished": "green",
+    "failed": "red",
+    "timeout": "red",
+    "blocked": "red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "canceled": "yellow",
+}
+EXIT_OK = 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the state of an output directory, or of every daemon of this user on this machine."""
+    console = Console(highlight=False)
+    if options.all:
+        return _print_daemons(console, options.json)
+    output = Path(options.output)
+    if not output.is_dir():
+        raise InputError(f"-o {output}: no such directory.")
+    view = overview.look(output, with_trials=bool(options.names) or options.json or options.trials)
+    if options.json:
+        print(json.dumps(_as_json(view, options.names)))
+        return EXIT_OK
+    _print_head(console, view)
+    if options.names or options.trials:
+        _print_trials(console, named(view.trials, options.names) if options.names else view.trials)
+    else:
+        _print_counts(console, view)
+        _print_running(console, view)
+        _print_failures(console, view.failed)
+    return EXIT_OK
+
+
+def _as_json(view: Overview, names: Sequence[str]) -> dict[str, object]:
+    daemon = view.daemon
+    trials = named(view.trials, names) if names else view.trials
+    return {
+        "daemon": None if daemon is None else {"pid": daemon.pid, "host": daemon.host, "started": daemon.started},
+        "paused": view.paused,
+        "sweeps": [
+            {"sweep": sweep, "stages": {stage: dict(counts) for stage, counts in stages.items()}}
+            for sweep, stages in view.counts.items()
+        ],
+        "trials": [
+            {
+                "number": trial.index + 1,
+                "name": trial.name,
+                "sweep": trial.sweep,
+                "directory": trial.directory,
+                "states": trial.states,
+                "failures": [asdict(failure) for failure in overview.failures(trial)] if _is_bad(trial) else [],
+            }
+            for trial in trials
+        ],
+    }
+
+
+def _is_bad(trial: TrialView) -> bool:
+    return bool({JobState.FAILED.value, JobState.TIMEOUT.value} & set(trial.states.values()))
+
+
+def _print_head(console: Console, view: Overview) -> None:
+    if view.daemon is None:
+        console.print("No daemon works here; what is not finished goes on with `run`.")
+    else:
+        since = f"pid {view.daemon.pid} on {view.daemon.host}, since {view.daemon.started}"
+        doing = ", about to leave" if view.is_stopping else ""
+        console.print(f"Daemon: {since}{doing}", soft_wrap=True)
+    if view.paused is None:
+        console.print(Text("Paused: nothing starts until `run resume`.", style="yellow"))
+    elif view.paused:
+        names = ", ".join(view.paused)
+        console.print(Text(f"Paused: {names}; `run resume` goes on.", style="yellow"), soft_wrap=True)
+
+
+def _print_counts(console: Console, view: Overview) -> None:
+    states = [
+        state.value
+        for state in JobState
+        if any(counts[state.value] for stages in view.counts.values() for counts in stages.values())
+    ]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("sweep")
+    table.add_column("stage")
+    for state in states:
+        table.add_column("waiting" if state == "pending" else state, justify="right")
+    for sweep, stages in view.counts.items():
+        for stage, counts in stages.items():
+            cells = [
+                Text(f"{counts[state]:,}" if counts[state] else "·", style=_COLORS.get(state, "")) for state in states
+            ]
+            table.add_row(sweep, stage, *cells)
+    console.print(table)
+
+
+def _print_running(console: Console, view: Overview) -> None:
+    if not view.running:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("slot", "stage", "running for", "trial"):
+        table.add_column(name, no_wrap=True)
+    for _, name, stage, slot, started, attempt in view.running:
+        again = f" (attempt {attempt})" if attempt > 1 else ""
+        table.add_row(slot, f"{stage}{again}", whole_duration(max(0.0, time.time() - started)), name)
+    console.print()
+    console.print(table)
+
+
+def _print_failures(console: Console, failed: Sequence[TrialView]) -> None:
+    for trial in failed[:_FAILURES_SHOWN]:
+        for failure in overview.failures(trial):
+            code = "no exit code" if failure.exit_code is None else f"exit code {failure.exit_code}"
+            cause = f", {failure.cause}" if failure.cause not in {"", "exit"} else ""
+            console.print(Text(f"\nFailed: {failure.stage}, {trial.name} ({code}{cause})", style="red"), soft_wrap=True)
+            console.print(Text(f"  {printable(failure.line) or '(its log is empty)'}"), soft_wrap=True)
+    if len(failed) > _FAILURES_SHOWN:
+        console.print(f"\n… and {len(failed) - _FAILURES_SHOWN:,} more trials that failed.")
+
+
+def _print_trials(console: Console, trials: Sequence[TrialView]) -> None:
+    for trial in trials:
+        line = Text(f"{trial.index + 1:>6}  {trial.name}  ")
+        for stage, state in trial.states.items():
+            line.append(f" {stage}: ")
+            line.append("waiting" if state == "pending" else state, style=_COLORS.get(state, ""))
+        console.print(line, soft_wrap=True)
+    _print_failures(console, [trial for trial in trials if _is_bad(trial)])
+
+
+def _print_daemons(console: Console, is_json: bool) -> int:
+    found = []
+    for path in sorted(protocol.socket_directory().glob("*.sock")):
+        try:
+            channel = protocol.Channel(path)
+            answer = channel.ask({"do": "status"})
+            channel.close()
+        except protocol.ConnectionLostError:
+            continue
+        found.append(
+            {key: answer[key] for key in ("pid", "output", "counts", "slots")} | {"running": len(answer["running"])}
+        )
+    if is_json:
+        print(json.dumps(found))
+        return EXIT_OK
+    if not found:
+        console.print("No daemon of yours works on this machine.")
+    for item in found:
+        waiting = sum(count for *_, state, count in item["counts"] if state == "pending")
+        what = f"{item['running']} running on {len(item['slots'])} slots, {waiting:,} waiting"
+        console.print(f"{item['output']}: pid {item['pid']}, {what}", soft_wrap=True)
+    return EXIT_OK

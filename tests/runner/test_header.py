@@ -1,0 +1,152 @@
+"""The options of stages in the first document: what is read, and how each error is told."""
+
+from pathlib import Path
+
+import pytest
+
+from runner import config
+from runner.config import Config
+from runner.errors import InputError
+from runner.header import NotifySpec
+from runner.options import GRACE_S, Retry, StageOptions
+
+GRID = "---\nlr: [0.1, 0.01]\n"
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return config.load(path)
+
+
+def test_every_option_of_a_stage_is_read(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        """
+template:
+  train:
+    cmd: run {lr}
+    timeout: 1h 30m
+    retry: {times: 2, delay: 30s, on: [oom, timeout]}
+    grace: 5
+    stall: 20m
+    stagger: 10
+    env: {OMP_NUM_THREADS: 4, DEBUG: true, NAME: a b}
+    cwd: sub dir
+    gpus: 0
+    keep: {"*.pt": 2}
+  test: eval
+order: breadth
+fail_fast: 3
+notify: {cmd: "echo done", on: [paused]}
+"""
+        + GRID,
+    )
+    assert loaded.options["train"] == StageOptions(
+        timeout_s=5400.0,
+        retry=Retry(2, 30.0, ("oom", "timeout")),
+        grace_s=5.0,
+        stall_s=1200.0,
+        stagger_s=10.0,
+        env={"OMP_NUM_THREADS": "4", "DEBUG": "True", "NAME": "a b"},
+        cwd="sub dir",
+        gpus=0,
+        keep={"*.pt": 2},
+    )
+    assert loaded.options["test"] == StageOptions(grace_s=GRACE_S)
+    assert (loaded.order, loaded.fail_fast) == ("breadth", 3)
+    assert loaded.notify == NotifySpec(cmd="echo done", on=["paused"])
+
+
+def test_options_of_all_stages_hold_where_a_stage_says_nothing_else(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        "stage: {timeout: 10m, retry: 1, env: {A: 1, B: 2}}\n"
+        "template:\n  train: {cmd: run, timeout: 2h, env: {B: 3}}\n  test: eval\n" + GRID,
+    )
+    train, test = loaded.options["train"], loaded.options["test"]
+    assert (train.timeout_s, train.retry.times, train.env) == (7200.0, 1, {"A": "1", "B": "3"})
+    assert (test.timeout_s, test.retry.times, test.env) == (600.0, 1, {"A": "1", "B": "2"})
+
+
+def test_a_stage_may_take_a_limit_of_all_stages_back(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "stage: {timeout: 10m}\ntemplate:\n  train: {cmd: run, timeout: null}\n" + GRID)
+    assert loaded.options["train"].timeout_s is None
+
+
+def test_without_options_a_stage_has_the_defaults(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "template: {train: run}\n" + GRID)
+    assert loaded.options == {"train": StageOptions()}
+    assert (loaded.order, loaded.fail_fast, loaded.notify) == ("depth", None, None)
+
+
+DURATION = "is no duration; allowed: a number of seconds, or a text such as 30s, 20m, 1.5h, 2d."
+STAGE = "cmd, cwd, env, gpus, grace, keep, retry, stagger, stall, timeout."
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "hint"),
+    [
+        ("timeout: soon", "timeout", f"'soon' {DURATION}"),
+        ("timeout: -1", "timeout", f"-1 {DURATION}"),
+        ("timeout: [1]", "timeout", f"[1] {DURATION}"),
+        ("grace: true", "grace", f"True {DURATION}"),
+        ("stall: 5 weeks", "stall", f"'5 weeks' {DURATION}"),
+        ("stagger: {}", "stagger", f"{{}} {DURATION}"),
+        ("retry: -1", "retry", "-1 is not allowed: input should be greater than or equal to 0."),
+        ("retry: {times: 1.5}", "retry.times", "1.5 is not allowed: input should be a whole number."),
+        ("retry: {delay: x}", "retry.delay", f"'x' {DURATION}"),
+        ("retry: {on: [stal]}", "retry.on.0", "'stal' is no cause. Did you mean 'stall'? Allowed: oom, host-oom, "),
+        ("retry: {when: 1}", "retry.when", "unknown key. Allowed: delay, on, times."),
+        ("gpus: 1", "gpus", "1 is not allowed: input should be 0."),
+        ("gpus: none", "gpus", "'none' is not allowed: input should be 0."),
+        ("env: [A]", "env", "['A'] is not allowed: input should be a mapping."),
+        ("env: {A: [1]}", "env.A", "[1] is a list;"),
+        ("env: {A-B: 1}", "env.A-B", "'A-B' is no name of a variable."),
+        ("env: {1A: 1}", "env.1A", "'1A' is no name of a variable."),
+        ("cwd: 5", "cwd", "5 is not allowed: input should be a valid string."),
+        ("keep: {a: -1}", "keep.a", "-1 is not allowed: input should be greater than or equal to 0."),
+        ("timeot: 5", "timeot", f"unknown key. Did you mean 'timeout'? Allowed: {STAGE}"),
+    ],
+)
+@pytest.mark.parametrize("is_general", [False, True])
+def test_a_wrong_option_is_told_where_it_stands(
+    tmp_path: Path, lines: str, place: str, hint: str, is_general: bool
+) -> None:
+    if is_general:
+        text, key, line = f"template: {{train: run}}\nstage:\n  {lines}\n", "stage", 3
+        hint = hint.replace(f"Allowed: {STAGE}", f"Allowed: {STAGE.removeprefix('cmd, ')}")
+    else:
+        text, key, line = f"template:\n  train:\n    cmd: run\n    {lines}\n", "template.train", 4
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, text + GRID)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/params.yaml, line {line}, {key}.{place}: ")
+    assert hint in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "hint"),
+    [
+        ("order: width", "order", "'width' is not allowed: input should be 'depth' or 'breadth'."),
+        ("fail_fast: 0", "fail_fast", "0 is not allowed: input should be greater than 0."),
+        ("fail_fast: true", "fail_fast", "True is not allowed: input should be a whole number."),
+        ("notify: {}", "notify", "needs either a `cmd` or a `url`."),
+        ("notify: {on: [paused]}", "notify", "needs either a `cmd` or a `url`."),
+        ("notify: {cmd: x, on: []}", "notify.on", "is empty; at least one entry is needed."),
+        ("notify: {cmd: x, on: [done]}", "notify.on.0", "'done' is not allowed: input should be 'sweep-ended'"),
+        ("notify: {command: x}", "notify.command", "unknown key. Did you mean 'cmd'? Allowed: cmd, on, url."),
+        ("notify: echo", "notify", "'echo' is not allowed: input should be a mapping"),
+        ("stage: run", "stage", "'run' is not allowed: input should be a mapping"),
+        ("stage: {cmd: run}", "stage.cmd", f"unknown key. Did you mean 'cwd'? Allowed: {STAGE.removeprefix('cmd, ')}"),
+    ],
+)
+def test_a_wrong_key_of_the_file_is_told_where_it_stands(tmp_path: Path, line: str, place: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, f"template: {{train: run}}\n{line}\n{GRID}")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/params.yaml, line 2, {place}: ")
+    assert hint in message
+    assert "\n" not in message
