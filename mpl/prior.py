@@ -15,10 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpl.laws import Law
-from mpl.problem import DELTA, Problem, default_starts, descend, solve
+from mpl.problem import Problem, default_starts, descend, solve
 from mpl.solve import Prior
 from train.schedules import Array
 
+RESIDUAL = 1e-3
+"""The standard deviation of residuals in the prior's view: what one point tells against it."""
 WIDTHS = (0.02, 0.1, 0.25, 0.5, 1.0, 3.0)
 """Standard deviations to choose from."""
 KNOWN_ERROR = 2.5e-3
@@ -30,12 +32,12 @@ TAIL = 0.6
 
 
 def shape_prior(law: Law, width: float | None) -> Prior:
-    """Return the prior of a width; None is no prior. Residuals count in units of the Huber loss's delta."""
+    """Return the prior of a width; None is no prior."""
     centre, precision = np.zeros(len(law.parameters)), np.zeros(len(law.parameters))
     if width is not None:
         for name, value in law.shape.items():
             index = law.parameters.index(name)
-            centre[index], precision[index] = np.log(value), (DELTA / width) ** 2
+            centre[index], precision[index] = np.log(value), (RESIDUAL / width) ** 2
     return Prior(centre, precision)
 
 
