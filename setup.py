@@ -12,6 +12,7 @@ DEV = [
     "hypothesis>=6.100",
     "ipykernel>=6.29",
     "jsonschema>=4.20",
+    "mpmath>=1.3",
     "mypy>=1.13",
     "nbclient>=0.10",
     "nbformat>=5.10",
@@ -32,8 +33,8 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["runner", "runner.*", "train", "train.*"]),
-    package_data={"runner": ["py.typed"], "train": ["py.typed"]},
+    packages=find_packages(include=["runner", "runner.*", "train", "train.*", "mpl", "mpl.*"]),
+    package_data={"runner": ["py.typed"], "train": ["py.typed"], "mpl": ["py.typed"]},
     install_requires=[
         "matplotlib>=3.8",
         "numpy>=1.26",

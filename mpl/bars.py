@@ -61,7 +61,8 @@ def spread(law: Law, parameters: Array, covariance: Array, terms: Terms) -> Arra
     if "B" in law.parameters:
         falls = replace(terms, weight=np.maximum(terms.weight, 0.0))
         variance += (GAIN_ERROR * law.gain(parameters, falls) / loss) ** 2
-    return np.sqrt(variance)
+    deviation: Array = np.sqrt(variance)
+    return deviation
 
 
 def calibrate(law: Law, problem: Problem, width: float | None, parameters: Array) -> Bars:

@@ -13,7 +13,6 @@ from train.schedules import Array
 
 LR_AGREEMENT = 1e-6
 """How far, relative to the peak, a LR written beside a loss may be from that of the schedule."""
-MIN_POINTS = 2
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Curve:
             raise MplError(f"{name}: the loss at step {steps[at]:.0f} is {losses[at]}: positive ones are needed")
         if lr is not None:
             _compare(name, steps[keep].astype(np.int64), _numbers(name, "lr", lr)[keep], schedule)
-        if keep.sum() < MIN_POINTS:
-            raise MplError(f"{name}: {keep.sum()} points on a schedule of {len(schedule)} steps: {MIN_POINTS} are needed")
+        if keep.sum() < 2:
+            raise MplError(f"{name}: {keep.sum()} points on a schedule of {len(schedule)} steps, 2 are needed")
         return Curve(name, steps[keep].astype(np.int64), losses[keep], schedule)
 
     def part(self, keep: slice | Ints) -> Curve:
@@ -111,6 +110,6 @@ def _compare(name: str, steps: Ints, lr: Array, schedule: Array) -> None:
     if wrong.any() and late.any():
         at = int(np.argmax(wrong))
         raise MplError(
-            f"{name}: the LR at step {steps[at]} is {lr[at]:.6g}, but the schedule has {schedule[steps[at]]:.6g} there: "
-            "give the schedule that the run had"
+            f"{name}: the LR at step {steps[at]} is {lr[at]:.6g}, but {schedule[steps[at]]:.6g} in the schedule: "
+            "give the one that the run had"
         )

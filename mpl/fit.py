@@ -79,7 +79,7 @@ class FitResult:
             probes = np.unique(np.linspace(0, len(lrs) - 1, min(BAR_POINTS, len(lrs))).round().astype(np.int64))
         else:
             at = probes = np.asarray(steps, dtype=np.int64)
-            if len(at) and not (0 <= at[0] and at[-1] < len(lrs) and (np.diff(at) > 0).all()):
+            if len(at) and not (at[0] >= 0 and at[-1] < len(lrs) and (np.diff(at) > 0).all()):
                 raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
             loss = self.law.loss(self.log_parameters, Changes(lrs).terms(at))
         if self.bars is None:
@@ -132,7 +132,7 @@ class FitResult:
                 np.array(values["log_parameters"]),
                 bars=bars,
                 starts=tuple(values["starts"]),
-                prior_scores={width: score for width, score in values["prior_scores"]},
+                prior_scores=dict(values["prior_scores"]),
                 metrics={name: Metrics(**one) for name, one in values["metrics"].items()},
                 **{name: values[name] for name in PLAIN},
             )
@@ -218,4 +218,3 @@ def select(curves: Sequence[Curve], laws: Sequence[str] = tuple(LAWS)) -> dict[s
         width = choose_width(law_of(law), problem)[0]
         found[law] = scores(law_of(law), problem, [width])[0]
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
-

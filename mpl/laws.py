@@ -8,7 +8,8 @@ M is the loss that the steps alone bring, and the sum is what the changes of the
 what G (the response to a change) and r (its weight) are:
 
     mpl        G = 1 - (1 + C eta_k^-gamma S_k(t))^-beta, r = 1: the multi-power law, Luo et al. (arXiv:2503.12811)
-    mpl_gamma0 the same with gamma = 0: the noise convolution of the functional scaling law, Li et al. (arXiv:2509.19189)
+    mpl_gamma0 the same with gamma = 0: the noise convolution of the functional scaling law (Li et al.,
+               arXiv:2509.19189)
     mpl_risk   mpl with r_k = M(S_k): the noise that a lower LR removes is in proportion to the loss, as the gradient
                noise is (Mori et al., arXiv:2105.09557), so that the same drop earns less later in training
     momentum   G = 1 - lambda^(t - k + 1), r = 1: Tissue et al. (arXiv:2408.11029), B standing for C / (1 - lambda)

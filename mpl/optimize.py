@@ -105,13 +105,14 @@ def optimize_schedule(
 def limit_decay(lrs: Array, start: float, most: float) -> Array:
     """Return the lowest LRs above `lrs` that lose at most the part `most` of themselves in one step.
 
-    >>> limit_decay(np.array([1.0, 0.1, 0.1]), 1.0, 0.5).tolist()
+    >>> limit_decay(np.array([1.0, 0.1, 0.1]), 1.0, 0.5).round(12).tolist()
     [1.0, 0.5, 0.25]
     """
     slope = -np.log1p(-most) * np.arange(len(lrs) + 1)
     with np.errstate(divide="ignore"):
         raised = np.maximum.accumulate(np.log(np.concatenate(([start], lrs))) + slope) - slope
-    return np.minimum(np.exp(raised[1:]), start)
+    limited: Array = np.minimum(np.exp(raised[1:]), start)
+    return limited
 
 
 def _taken(steps: int, peak: float, warmup: int, prefix: Array | None, convention: str) -> Array:

@@ -69,10 +69,12 @@ class Smooth:
         self.gamma = values.get("gamma", 0.0)
 
     def main(self, area: Array | float) -> Array:
-        return self.level + self.scale * np.asarray(area) ** -self.power
+        value: Array = self.level + self.scale * np.asarray(area) ** -self.power
+        return value
 
     def main_slope(self, area: Array | float) -> Array:
-        return -self.power * self.scale * np.asarray(area) ** (-self.power - 1)
+        value: Array = -self.power * self.scale * np.asarray(area) ** (-self.power - 1)
+        return value
 
     def earnings(self, start: float, total: float) -> tuple[float, float]:
         """Return E(U) and E'(U): of the changes before, and of that from their last LR to `start`."""
@@ -111,7 +113,8 @@ class Smooth:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             ratio = self.b * factor * self.beta * self.c * lr**-self.gamma / price
             area = lr**self.gamma / self.c * np.expm1(np.log(ratio) / (1 + self.beta))
-        return np.nan_to_num(np.maximum(area, 0.0), nan=0.0, posinf=np.finfo(float).max)
+        positive: Array = np.nan_to_num(np.maximum(area, 0.0), nan=0.0, posinf=np.finfo(float).max)
+        return positive
 
     def solve(self, start: float) -> tuple[Plan, float]:
         """Return the plan that takes all steps from the LR `start`, and its area."""
@@ -130,7 +133,8 @@ class Smooth:
         if self.law.risk:
             response = response * self.main(self.before.area + total - plan.area)
         earned = float(np.sum((response[1:] + response[:-1]) / 2 * np.diff(plan.lr)))
-        return float(self.main(self.before.area + total)) - self.b * (self.earnings(start, total)[0] + earned)
+        earned += self.earnings(start, total)[0]
+        return float(self.main(self.before.area + total) - self.b * earned)
 
 
 def root(function: Callable[[float], float], low: float, high: float, rounds: int = 60) -> float:
@@ -150,9 +154,7 @@ def root(function: Callable[[float], float], low: float, high: float, rounds: in
     return middle
 
 
-def smooth_lrs(
-    law: Law, parameters: Array, prefix: Array, count: int, peak: float, floor: float
-) -> Array:
+def smooth_lrs(law: Law, parameters: Array, prefix: Array, count: int, peak: float, floor: float) -> Array:
     """Return the LRs of `count` steps after `prefix`, at most `peak` and at least `floor`: [count]."""
     task = Smooth(law, parameters, Before.of(prefix), floor, count)
     start = peak

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from mpl.smooth import Smooth
+from mpl.terms import Ints
 from train.schedules import Array
 
 STAIRS = 4
@@ -62,7 +63,7 @@ def staircase_lrs(task: Smooth, start: float) -> Array:
     def shape(x: Array) -> tuple[Array, Array, Array, Array]:
         """Return what x, the logits of parts of the way down that is left and logs of lengths, stands for."""
         part = 1 / (1 + np.exp(-x[:drops]))
-        left = np.cumprod(1 - part)
+        left: Array = np.cumprod(1 - part, dtype=np.float64)
         lengths = np.exp(x[drops:] - x[drops:].max())
         return part, left, start * np.exp(depth * (1 - left)), count * lengths / lengths.sum()
 
@@ -79,7 +80,7 @@ def staircase_lrs(task: Smooth, start: float) -> Array:
     return np.repeat(np.maximum(np.concatenate(([start], levels)), task.floor), whole(lengths, count))
 
 
-def whole(lengths: Array, count: int) -> Array:
+def whole(lengths: Array, count: int) -> Ints:
     """Return whole numbers next to `lengths` that add up to `count`.
 
     >>> whole(np.array([1.4, 2.4, 6.2]), 10).tolist()

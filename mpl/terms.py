@@ -60,7 +60,6 @@ class Terms:
         sums: Array = np.add.reduceat(values, np.minimum(self.first[:-1], len(self.weight) - 1), axis=-1)
         return np.where(self.first[1:] > self.first[:-1], sums, 0.0)
 
-
     def take(self, points: Ints) -> Terms:
         """Return the terms of some of the points."""
         counts = self.first[points + 1] - self.first[points]
