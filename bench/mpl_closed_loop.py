@@ -18,7 +18,7 @@ from pathlib import Path
 
 FITTED = ("cosine", "constant", "wsdcon_9")
 UNSEEN = ("wsd", "wsdld")
-PEAK, WARMUP = 1e-2, 100
+PEAK, WARMUP = 4e-3, 300
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

@@ -101,6 +101,15 @@ def test_packages_stay_apart() -> None:
         assert all(module.startswith(allowed) for module in own), name
 
 
+def test_the_loss_law_needs_the_schedules_alone() -> None:
+    for name, path in modules("mpl").items():
+        own = {module for module in imports(path, with_types=True) if module.split(".")[0] in ("train", "runner")}
+        allowed = ("train.schedules", "train.errors")
+        assert all(module.startswith(allowed) for module in own), name
+    used = {module.split(".")[0] for path in modules("mpl").values() for module in imports(path)}
+    assert not used & {"torch", "pandas", "runner"}
+
+
 def loaded_after(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(' '.join(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -118,6 +127,7 @@ def loaded_after(statement: str) -> set[str]:
         ("import runner.run", {"torch", "pandas", "matplotlib", "tensorboard"}),
         ("import runner.examine", {"torch", "tensorboard"}),
         ("import train, train.schedules", {"torch", "tensorboard", "pandas"}),
+        ("import mpl.cli", {"torch", "pandas", "matplotlib", "runner"}),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement: str, heavy: set[str]) -> None:

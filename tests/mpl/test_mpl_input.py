@@ -18,7 +18,7 @@ from train.schedules import schedule
 SPEC = "cosine:steps=1000,peak=1e-3,warmup=50"
 LRS = schedule("cosine", 1000, 1e-3, 50)
 STEPS = np.arange(60, 1000, 20)
-ROWS = [f"{step},{LRS[step]!r},{4 - step / 1000}" for step in STEPS.tolist()]
+ROWS = [f"{step},{float(LRS[step])},{4 - step / 1000}" for step in STEPS.tolist()]
 
 
 def written(path: Path, rows: list[str], header: str = "step,lr,loss") -> Path:
@@ -35,7 +35,7 @@ def written(path: Path, rows: list[str], header: str = "step,lr,loss") -> Path:
         ([], "", "no rows"),
         (ROWS[:1], "step,lr,loss", "1 points .*2 are needed"),
         (["x,0.1,3"], "step,lr,loss", "row 1: step is 'x'"),
-        (["60,0.1"], "step,lr,loss", "1 points|no rows|loss"),
+        (["60,0.1"], "step,lr,loss", "0 points .*2 are needed"),
         (ROWS, "step,lr,lossy", "no column 'loss', did you mean lossy"),
         (ROWS, "when,lr,loss", "no column 'step'"),
         ([*ROWS, "2000,1e-3,3.0"], "step,lr,loss", "step 2000 is beyond the schedule, which has 1000 steps"),
@@ -65,7 +65,7 @@ def test_a_row_at_the_very_end_is_left_out(tmp_path: Path) -> None:
 
 
 def test_lrs_that_are_those_of_the_step_before_are_fine(tmp_path: Path) -> None:
-    rows = [f"{step},{LRS[step - 1]!r},{4 - step / 1000}" for step in STEPS.tolist()]
+    rows = [f"{step},{float(LRS[step - 1])},{4 - step / 1000}" for step in STEPS.tolist()]
     assert len(read_csv(written(tmp_path / "a.csv", rows), SPEC).step) == len(rows)
 
 
@@ -79,7 +79,7 @@ def test_lrs_that_are_those_of_the_step_before_are_fine(tmp_path: Path) -> None:
         ("cosine:steps=10,peak=1/0", "peak is '1/0'"),
         ("cosine:steps=10,peak=1,warmup=11", "warmup is 11"),
         ("absent.npy", r"cannot read absent\.npy"),
-        ("constant:steps=10,peak=0", ""),
+        ("constant:steps=10,peak=0", "the LR is 0 at every step"),
     ],
 )
 def test_a_bad_schedule(spec: str, message: str) -> None:
@@ -122,7 +122,7 @@ def trial(directory: Path, seed: int, name: str = "cosine") -> dict[str, object]
     np.save(directory / "lr.npy", curve.lrs)
     rng = np.random.default_rng(seed)
     rows = [
-        f"{step + 1},{curve.lrs[step]!r},{loss * (1 + 1e-3 * rng.standard_normal())},"
+        f"{step + 1},{float(curve.lrs[step])},{loss * (1 + 1e-3 * rng.standard_normal())},"
         for step, loss in zip(curve.step.tolist(), curve.loss.tolist(), strict=True)
     ]
     written(directory / "metrics.csv", rows, "step,lr,loss,val_loss")
