@@ -16,9 +16,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-FITTED = ("cosine", "constant", "wsdcon_9")
-UNSEEN = ("wsd", "wsdld")
-PEAK, WARMUP = 4e-3, 300
+FITTED = ("cosine", "constant", "wsd")
+UNSEEN = ("wsdld", "wsdcon_9")
+PEAK, WARMUP = 1e-2, 100
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

@@ -17,9 +17,9 @@ from train.schedules import Array
 DELTA = 2e-3
 """Where the Huber loss of log residuals turns from square to linear: the usual 1.345 times the error, here 1.5e-3 (see
 mpl.bars). The published fits have 1e-3."""
-COARSE_POINTS = 20
+COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
-COARSE_TOLERANCE, TOLERANCE = 1e-3, 1e-8
+COARSE_TOLERANCE, TOLERANCE = 1e-3, 1e-7
 HOLD = 1e-6
 """The precision with which the response is held at first."""
 
@@ -113,10 +113,13 @@ def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: fl
     return replace(then, evaluations=first.evaluations + then.evaluations)
 
 
-def solve(law: Law, problem: Problem, prior: Prior, starts: Sequence[Array]) -> tuple[Solution, list[float]]:
+def solve(
+    law: Law, problem: Problem, prior: Prior, starts: Sequence[Array], random: Sequence[Array] = ()
+) -> tuple[Solution, list[float]]:
     """Descend from every start on a few points, from the best end on all of them; return the objectives too."""
     coarse = problem.thinned(COARSE_POINTS)
-    ends = [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in starts]
+    ends = [descend(law, coarse, prior, start, COARSE_TOLERANCE) for start in starts]
+    ends += [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in random]
     objectives = [end.objective for end in ends]
     best = descend(law, problem, prior, ends[int(np.argmin(objectives))].parameters)
     evaluations = best.evaluations + sum(end.evaluations for end in ends)

@@ -96,7 +96,7 @@ def test_never_a_rise_or_a_negative_lr(
 @pytest.mark.parametrize("law", ["mpl", "mpl_risk", "mpl_gamma0"])
 @pytest.mark.parametrize("floor", [0.0, 0.1])
 def test_no_bend_of_the_smooth_optimum_lowers_the_loss(law: str, floor: float) -> None:
-    fit = given_fit(law, **({"C": 200.0} if law == "mpl_gamma0" else {}))
+    fit = given_fit(law, C=200.0) if law == "mpl_gamma0" else given_fit(law)
     found = optimize_schedule(fit, 6000, PEAK, 600, floor)
     rng, place = np.random.default_rng(0), np.linspace(0, 1, 5400)
     for _ in range(60):

@@ -1,6 +1,6 @@
 """Speed and accuracy of mpl/ on the published curves; prints tables, and JSON with --json.
 
-    python bench/mpl.py [CURVES] [--starts 200] [--json]
+    python -m bench.mpl_figures [CURVES] [--starts 200] [--json]
 
 CURVES is the folder with csv_25 and csv_100 (default ../shared/mpl). Times are the processor's, of one thread, the
 least of several rounds, imports excluded.
@@ -64,9 +64,9 @@ def measure(size: int, starts: int) -> dict[str, Any]:
     found: dict[str, Any] = {"bare objective": f"{bare.objective:.6e}"}
     found |= accuracy({"published": given, "bare": bare, "default": chosen}, curves, unseen)
     found |= coverage(chosen, curves, unseen)
+    found["memory of all of that"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
     found |= speed(size, curves, given)
     found["random starts at the optimum"] = random_share(curves, bare.objective, starts)
-    found["largest memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
     return found
 
 
