@@ -168,8 +168,8 @@ def fit(
         width = None if shape_prior_width is None else float(shape_prior_width)
         if width is not None and not 0 < width < np.inf:
             raise MplError(f"the width of the shape prior is {width}: a positive number, auto or none is needed")
-    origins, more = default_starts(chosen, problem), random_starts(chosen, problem, starts, seed)
-    end, objectives = solve(chosen, problem, shape_prior(chosen, width), origins, more)
+    origins = default_starts(chosen, problem) + random_starts(chosen, problem, starts, seed)
+    end, objectives = solve(chosen, problem, shape_prior(chosen, width), origins)
     loss = chosen.loss(end.parameters, problem.terms)
     ends = np.cumsum(problem.counts)[:-1]
     pairs = zip(curves, np.split(loss, ends), np.split(np.exp(problem.log_loss), ends), strict=True)

@@ -113,13 +113,10 @@ def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: fl
     return replace(then, evaluations=first.evaluations + then.evaluations)
 
 
-def solve(
-    law: Law, problem: Problem, prior: Prior, starts: Sequence[Array], random: Sequence[Array] = ()
-) -> tuple[Solution, list[float]]:
+def solve(law: Law, problem: Problem, prior: Prior, starts: Sequence[Array]) -> tuple[Solution, list[float]]:
     """Descend from every start on a few points, from the best end on all of them; return the objectives too."""
     coarse = problem.thinned(COARSE_POINTS)
-    ends = [descend(law, coarse, prior, start, COARSE_TOLERANCE) for start in starts]
-    ends += [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in random]
+    ends = [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in starts]
     objectives = [end.objective for end in ends]
     best = descend(law, problem, prior, ends[int(np.argmin(objectives))].parameters)
     evaluations = best.evaluations + sum(end.evaluations for end in ends)
