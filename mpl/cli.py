@@ -225,4 +225,13 @@ def _directory(path: Path) -> Path:
 
 
 def _show(arguments: argparse.Namespace, values: dict[str, Any], lines: list[str]) -> None:
-    print(json.dumps(values) if arguments.json else "\n".join(lines), flush=True)
+    print(json.dumps(_finite(values)) if arguments.json else "\n".join(lines), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with null for what JSON has no number for, such as the bars of a fit that has none."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

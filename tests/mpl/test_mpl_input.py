@@ -179,6 +179,14 @@ def test_from_trials_to_a_schedule_and_a_report(
     assert main(["compare", "--trials", str(trials), "--laws", "mpl", "power"]) == 0
 
 
+def test_a_fit_without_bars_predicts_null_for_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
+    assert main(["predict", str(tmp_path), "--schedule", SPEC, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["lower"] is None
+    assert said["loss"] > 0
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
