@@ -92,7 +92,7 @@ def check_scales(names: Iterable[str], scales: dict[str, float]) -> None:
         if not any(scale_of(name, {prefix: 0.0}) == 0.0 for name in names):
             tops = sorted({name.partition(".")[0] for name in names})
             raise TrainError(
-                f"lr_scales: no parameter's name begins with {prefix!r}{nearest(prefix, names)}; "
+                f"lr_scales: no parameter's name begins with {prefix!r}{nearest(prefix, tops)}; "
                 f"they begin with {', '.join(tops)}"
             )
 

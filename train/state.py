@@ -75,6 +75,8 @@ class Run:
 
         order = Order(len(task.training), config.batch, int(config.order_seed or 0), task.replacement)
         self.parts = Parts(task.training, order, config.accumulate, world.rank, world.size)
+        if config.begin >= int(config.steps):
+            raise TrainError(f"steps is {config.steps}: init_from is the state of step {config.begin}; no step is left")
         self.lrs: Array = config.lrs(config.begin)
 
         self.step = 0
@@ -207,10 +209,6 @@ class Run:
     def begin_with(self, origin: dict[str, Any]) -> None:
         """Take over the state of another run at its step, for steps of one's own."""
         begin = int(origin["step"])
-        if begin >= int(self.config.steps):
-            raise TrainError(
-                f"steps is {self.config.steps}: init_from is the state of step {begin}, and no step is left"
-            )
         lrs = self.lrs
         lrs[:begin] = origin["lrs"].numpy()[:begin]
         fresh = {
