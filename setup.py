@@ -4,9 +4,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TRAIN = ["torch>=2.4"]
+TRAIN = ["filelock>=3.14", "scikit-learn>=1.5", "torch>=2.9"]
+TEXT = ["tokenizers>=0.20"]
 MPL = ["scipy>=1.11"]
-VISION = [*TRAIN, "timm>=1.0", "torchvision>=0.19"]
+VISION = [*TRAIN, "open_clip_torch>=2.24", "timm>=1.0", "torchvision>=0.24"]
 SEARCH = ["optuna>=4.0"]
 DEV = [
     "hypothesis>=6.100",
@@ -48,6 +49,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "mpl": MPL,
+        "text": TEXT,
         "vision": VISION,
         "search": SEARCH,
         "dev": DEV,

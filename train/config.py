@@ -94,7 +94,9 @@ class Config(BaseModel):
     lr2: NotNegative | None = None
     """The learning rate towards which it goes, in a line, until `steps`."""
     warmup: Steps = 100
-    """Steps of linear warm-up."""
+    """Steps of warm-up."""
+    warmup_kind: Literal["linear", "constant"] = "linear"
+    """Whether the learning rate rises in a line, or is a tenth of the schedule's during the warm-up."""
     floor: Fraction = 0.1
     """Last learning rate, as a fraction of the peak."""
     decay: Fraction = DECAY
@@ -173,7 +175,8 @@ class Config(BaseModel):
         steps = in_steps(self.steps)
         if self.lr1 is not None and self.lr2 is not None:
             return ramp(begin, steps, self.lr1, self.lr2)(np.arange(steps, dtype=np.float64))
-        return schedule(self.schedule, steps, self.lr, in_steps(self.warmup), self.floor, self.decay)
+        warmup = in_steps(self.warmup)
+        return schedule(self.schedule, steps, self.lr, warmup, self.floor, self.decay, self.warmup_kind)
 
     def in_steps(self, epoch: int) -> Self:
         """Return the same with every duration in steps, where `epoch` examples are an epoch."""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -14,6 +14,16 @@ from pydantic.fields import FieldInfo
 
 from train.config import CONFIGS, Config
 from train.errors import EXIT_USAGE, TrainError, nearest
+
+KINDS: dict[Any, str] = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    Path: "path",
+    list: "list",
+    dict: "mapping",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -157,4 +167,19 @@ def reader(info: FieldInfo) -> Any:
 
 
 def structured(annotation: Any) -> bool:
-    return getattr(annotation, "__origin__", None) in (list, dict)
+    return get_origin(annotation) in (list, dict)
+
+
+def kind_of(annotation: Any) -> str:
+    """Return what an option takes, in words."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(map(str, inner))
+    if origin is Annotated:
+        return kind_of(inner[0])
+    if origin in KINDS:
+        return KINDS[origin]
+    if inner:
+        found = [kind_of(choice) for choice in inner if choice is not type(None)]
+        return "duration" if found == ["integer", "text"] else " or ".join(found)
+    return KINDS[annotation]

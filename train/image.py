@@ -71,8 +71,8 @@ class ImageTask(Task):
         assert isinstance(model, Normalized)
         return self.last_layer_of(model.body)
 
-    def last_layer_of(self, body: nn.Module) -> nn.Module:
-        layer: Any = body.get_classifier() if hasattr(body, "get_classifier") else body.head
+    def last_layer_of(self, body: Any) -> nn.Module:
+        layer = body.get_classifier() if hasattr(body, "get_classifier") else body.head
         assert isinstance(layer, nn.Module)
         return layer
 

@@ -75,8 +75,8 @@ class Log:
         if world.first:
             if not last_row_step:
                 remove_outputs(config.out)
-            self.metrics = open_metrics(config.out, columns, last_row_step)
             self.others = [make_logger(name, config, done_steps) for name in config.loggers]
+            self.metrics = open_metrics(config.out, columns, last_row_step)
         self.first_step, self.begun_s = done_steps, time.perf_counter()
 
     def begin(self, hyperparameters: dict[str, Any]) -> None:
@@ -159,6 +159,14 @@ def remove_outputs(directory: Path) -> None:
     for pattern in (OWN_EVENTS, "eval_*.json"):
         for path in directory.glob(pattern):
             path.unlink()
+
+
+def check_loggers(config: Config) -> None:
+    """Raise where the library of a logger is missing."""
+    if "wandb" in config.loggers:
+        from train.weights_and_biases import library
+
+        library()
 
 
 def make_logger(name: str, config: Config, done_steps: int) -> Logger:

@@ -14,7 +14,7 @@ from train.config import Config
 from train.errors import EXIT_DIVERGED
 from train.feed import Feed
 from train.files import replacing, write_json, write_yaml
-from train.logs import Log, Record
+from train.logs import Log, Record, check_loggers
 from train.signals import Stop
 from train.state import Run
 from train.task import make_task
@@ -54,6 +54,7 @@ def run(config: Config, stop: Stop | None = None) -> Generator[Record, None, int
             origin = checkpoint.load_origin(config.init_from, config.begin)
             config = config.model_copy(update={"begin": origin["step"]})
 
+        check_loggers(config)
         task = make_task(config)
         this = Run(config, task, world, given)
         if state is not None:

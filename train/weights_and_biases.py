@@ -10,19 +10,24 @@ from train.config import Config
 from train.errors import TrainError
 
 
+def library() -> Any:
+    """Return the package wandb."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise TrainError("loggers: wandb needs the package wandb: pip install wandb") from error
+    return wandb
+
+
 class WandbLogger:
     """One W&B run, found again by an id in the run's directory when training is resumed."""
 
     def __init__(self, config: Config) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise TrainError("loggers: wandb needs the package wandb: pip install wandb") from error
-        self.wandb = wandb
+        self.wandb = library()
         path = config.out / "wandb_id"
         if not path.exists():
-            path.write_text(wandb.util.generate_id())
-        self.run = wandb.init(id=path.read_text(), resume="allow", dir=str(config.out), name=config.out.name)
+            path.write_text(self.wandb.util.generate_id())
+        self.run = self.wandb.init(id=path.read_text(), resume="allow", dir=str(config.out), name=config.out.name)
 
     def hyperparameters(self, values: dict[str, Any]) -> None:
         self.run.config.update(values, allow_val_change=True)

@@ -27,7 +27,7 @@ def child(values: dict[str, Any], step: int, number: int) -> int:
         if run.step == step:
             os.kill(os.getpid(), number)
 
-    Run.train_step = train_step  # type: ignore[method-assign]
+    Run.train_step = train_step  # type: ignore[method-assign, assignment]
     config = make(config_class(values["task"]), values)
     return trainer.train(config, Stop().install())
 

@@ -95,7 +95,7 @@ def test_squared_loss_is_the_distance_from_the_class() -> None:
 def test_digits_are_learned(tmp_path: Path) -> None:
     config = ImageConfig(out=tmp_path, steps="12 epochs", device="cpu", loggers=[])
     assert trainer.train(config, Stop()) == 0
-    assert evaluate(tmp_path, "test")["accuracy"] >= 0.98
+    assert float(evaluate(tmp_path, "test")["accuracy"]) >= 0.98
 
 
 def test_a_linear_model_equals_logistic_regression(tmp_path: Path) -> None:
@@ -165,3 +165,22 @@ def test_pretrained_weights_that_cannot_be_had_are_told(tmp_path: Path, monkeypa
     ):
         trainer.train(config, Stop())
     assert not config.out.exists()
+
+
+def test_clip_classifies_without_training(tmp_path: Path) -> None:
+    import open_clip
+
+    (tmp_path / "tiny-clip.json").write_text(
+        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}, '
+        '"text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}}'
+    )
+    open_clip.add_model_config(tmp_path)
+    options: dict[str, Any] = {"model": "clip:tiny-clip", "head_init": "zero_shot", "eval_first": True}
+    config = ImageConfig(
+        out=tmp_path / "run", data_dir=tmp_path, steps=2, warmup=0, batch=4, eval_examples=8, device="cpu", **options
+    )
+    assert trainer.train(config, Stop()) == 0
+    rows = (config.out / "metrics.csv").read_text().splitlines()
+    assert rows[1].startswith("0,")
+    state = torch.load(config.out / "checkpoints" / "2.pt", weights_only=True)
+    assert state["model"]["body.head.weight"].shape == (10, 16)
