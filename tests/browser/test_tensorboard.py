@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -28,7 +29,7 @@ PARAMS = """\
 template:
   train: >
     python -m train --data {data} --schedule {schedule} --lr {lr} --steps {steps} [warmup] --seed {seed}
-    --log_every 10 --eval_every 30 --eval_batches 8 --device cpu --out {_output}
+    --log_every 10 --eval_every 30 --eval_examples 64 --device cpu --out {_output}
   evaluate: python -m train.evaluate {_output} --split test --device cpu
 default: {data: stdlib, lr: 1e-2, steps: 60, warmup: 10}
 resource: {cpu: 2}
@@ -39,6 +40,7 @@ seed: [0, 1]
 FINAL_VAL, FINAL_TEST = "loss/final_val", "loss/eval_test"
 CURVES = {"loss/train": "loss", "loss/val": "val_loss", "lr": "lr"}
 """The charts, and the columns of metrics.csv that they show."""
+USE = ("use/cpu_percent", "use/memory_mib", "use/steps_per_s")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -58,7 +60,7 @@ class Trial:
 
     @classmethod
     def read(cls, directory: Path) -> Trial:
-        config = json.loads((directory / "config.json").read_text())
+        config = yaml.safe_load((directory / "config.yaml").read_text())
         with (directory / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         columns = {name: [float(row[name]) for row in rows if row[name]] for name in CURVES.values()}
@@ -158,7 +160,7 @@ def address(project: Path, trials: dict[str, Trial]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    tags = sorted([*CURVES, FINAL_VAL, FINAL_TEST])
+    tags = sorted([*CURVES, FINAL_VAL, FINAL_TEST, *USE])
 
     with tensorboard(project, port) as get:
 
@@ -218,7 +220,7 @@ def test_time_series_list_the_trials_and_their_last_values(
     expect(runs).to_have_count(4)
     assert sorted(name.strip() for name in runs.all_inner_texts()) == sorted(trials)
     groups = page.locator("button.group-toolbar")
-    expect(groups).to_have_count(len({tag.partition("/")[0] for tag in (*CURVES, FINAL_VAL, FINAL_TEST)}))
+    expect(groups).to_have_count(len({tag.partition("/")[0] for tag in (*CURVES, FINAL_VAL, FINAL_TEST, *USE)}))
     expect(page.locator("scalar-card canvas").first).to_be_visible()
     shoot("time_series_at_first")
 
