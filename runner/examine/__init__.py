@@ -3,18 +3,26 @@
 from runner.examine.examiner import Examiner, Experiment, ParserFailure
 from runner.examine.metrics import final_metrics, final_values, read_metrics
 from runner.examine.readers import latest_log, read_param, read_stat
+from runner.examine.sources import log_metrics, read_jsonl, read_log, read_scalars
 from runner.examine.summary import plot_curves, results_table
+from runner.examine.wide import curves, wide_table
 
 __all__ = [
     "Examiner",
     "Experiment",
     "ParserFailure",
+    "curves",
     "final_metrics",
     "final_values",
     "latest_log",
+    "log_metrics",
     "plot_curves",
+    "read_jsonl",
+    "read_log",
     "read_metrics",
     "read_param",
+    "read_scalars",
     "read_stat",
     "results_table",
+    "wide_table",
 ]
