@@ -26,10 +26,10 @@ IMPURE_LIBRARIES = {
 # From the top down: a layer imports only what stands below it.
 LAYERS = (
     {"cli"},
-    {"run", "check", "removal", "schema"},
+    {"run", "check", "removal", "schema", "results"},
     {"planning", "daemon", "closing", "watch", "resources", "preview", "changes"},
     {"recovery", "executors", "config", "plan", "gpu", "directories"},
-    {"gridfile", "lock", "lasting", "records", "process", "yamlfile", "appendfile"},
+    {"gridfile", "lock", "lasting", "records", "process", "yamlfile", "appendfile", "provenance"},
     {"events", "progress", "scheduler", "trials"},
     {"model", "grid", "naming", "template", "values", "errors"},
 )
@@ -97,7 +97,7 @@ def test_packages_stay_apart() -> None:
         assert not used & {"train", "mpl", "torch"}, name
     for name, path in modules("runner/examine").items():
         own = {module for module in imports(path, with_types=True) if module.startswith("runner.")}
-        allowed = ("runner.examine", "runner.yamlfile", "runner.values", "runner.errors")
+        allowed = ("runner.examine", "runner.yamlfile", "runner.values", "runner.errors", "runner.provenance")
         assert all(module.startswith(allowed) for module in own), name
 
 

@@ -1,9 +1,11 @@
 """Reading the results: logs, metrics, tables and curves of the trials under an output directory."""
 
+from runner.examine.drawing import draw_curves, draw_heatmap, draw_pareto, draw_sweep, pareto
 from runner.examine.examiner import Examiner, Experiment, ParserFailure
 from runner.examine.metrics import final_metrics, final_values, read_metrics
 from runner.examine.readers import latest_log, read_param, read_stat
 from runner.examine.sources import log_metrics, read_jsonl, read_log, read_scalars
+from runner.examine.stats import aggregate, best, compare, importance, marginal
 from runner.examine.summary import plot_curves, results_table
 from runner.examine.wide import curves, wide_table
 
@@ -11,11 +13,21 @@ __all__ = [
     "Examiner",
     "Experiment",
     "ParserFailure",
+    "aggregate",
+    "best",
+    "compare",
     "curves",
+    "draw_curves",
+    "draw_heatmap",
+    "draw_pareto",
+    "draw_sweep",
     "final_metrics",
     "final_values",
+    "importance",
     "latest_log",
     "log_metrics",
+    "marginal",
+    "pareto",
     "plot_curves",
     "read_jsonl",
     "read_log",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FACTS = (
     *("state", "stage", "cause", "line", "exit_code", "attempts", "duration_s", "gpu_hours", "peak_vram_mib"),
-    *("peak_rss_mib", "host", "started", "ended", "code", "log", "faults"),
+    *("peak_rss_mib", "host", "started", "ended", "commit", "log", "faults"),
 )
 """The columns behind the metrics, as far as they are on record."""
 _TROUBLE = {"cause", "line", "faults"}
@@ -57,14 +57,30 @@ def wide_table(
         use_cache: read what did not change from `output/.runner/results.cache`, and keep it up to date.
     """
     records = read_trials(output, regex, use_cache)
-    frame = _frame(records, concise, maximize)
+    _add_commits(Path(output), records.values())
+    frame = _frame(records, maximize)
+    if concise:
+        frame = without_constants(frame)
     for name in series:
         cells: Any = _series(Path(output), records, name)
         frame[f"{name}_curve"] = cells
     return frame
 
 
-def _frame(records: Mapping[str, Record], concise: bool, maximize: Collection[str]) -> pd.DataFrame:
+def _add_commits(output: Path, records: Iterable[Record]) -> None:
+    from runner import provenance
+
+    known: dict[str, str | None] = {}
+    for record in records:
+        name = record.get("code")
+        if name is not None:
+            if name not in known:
+                code = provenance.load(output, name)
+                known[name] = code.shown or None if code else None
+            record["commit"] = known[name]
+
+
+def _frame(records: Mapping[str, Record], maximize: Collection[str]) -> pd.DataFrame:
     import pandas as pd
 
     rows = list(records.values())
@@ -72,26 +88,40 @@ def _frame(records: Mapping[str, Record], concise: bool, maximize: Collection[st
     parameters = parameter_names(params)
     parameters.sort(key=lambda name: name == "seed")
     columns: dict[Any, list[Any]] = {name: [param.get(name) for param in params] for name in parameters}
-    if concise:
-        columns = {name: column for name, column in columns.items() if varies(column)}
-    kept = list(columns)
     metrics, steps = _metric_columns(rows, maximize)
-    named = _add(columns, metrics, "metric", set(map(str, parameters)))
-    _add(columns, {name: column for name, column in steps.items() if not concise or varies(column)}, "metric", set())
     facts = {name: [record.get(name) for record in rows] for name in FACTS}
     facts["faults"] = ["; ".join(faults) if faults else None for faults in facts["faults"]]
-    facts = {name: column for name, column in facts.items() if not concise or _has_news(name, column)}
-    _add(columns, facts, "run", set(map(str, parameters)))
+    named = [_add(columns, more, prefix) for more, prefix in ((metrics, "metric"), (steps, "metric"), (facts, "run"))]
     index = pd.Index(list(records), name="trial", dtype="object")
     frame = pd.DataFrame({name: _typed(column) for name, column in columns.items()}, index=index, columns=list(columns))
-    frame.attrs = {"parameters": kept, "metrics": named}
+    frame.attrs = {"parameters": parameters, "metrics": named[0], "facts": named[2]}
     return frame
 
 
-def _add(columns: dict[Any, list[Any]], more: Mapping[str, list[Any]], prefix: str, taken: set[str]) -> list[str]:
+def without_constants(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the wide table without the columns that are the same everywhere, but for metrics, `state` and troubles."""
+    import pandas as pd
+
+    facts = frame.attrs["facts"]
+    kept = []
+    for name in frame.columns:
+        column = [None if value is pd.NA else value for value in frame[name].tolist()]
+        is_known = any(value is not None and value == value for value in column)
+        if name in frame.attrs["metrics"] or (name in facts and name.endswith("state")):
+            kept.append(name)
+        elif name in facts and name.removeprefix("run.") in _TROUBLE:
+            kept += [name] if is_known else []
+        elif varies(column) and (is_known or name not in facts):
+            kept.append(name)
+    concise = frame[kept]
+    concise.attrs = {kind: [name for name in names if name in kept] for kind, names in frame.attrs.items()}
+    return concise
+
+
+def _add(columns: dict[Any, list[Any]], more: Mapping[str, list[Any]], prefix: str) -> list[str]:
     names = []
     for name, column in more.items():
-        free = f"{prefix}.{name}" if name in columns or name in taken else name
+        free = f"{prefix}.{name}" if name in columns else name
         columns[free] = column
         names.append(free)
     return names
@@ -122,11 +152,6 @@ def _metric_columns(
 
 def _whole(steps: list[float | None]) -> list[Any]:
     return [step if step is None or step % 1 else int(step) for step in steps]
-
-
-def _has_news(name: str, column: Sequence[Any]) -> bool:
-    is_known = any(value is not None for value in column)
-    return name == "state" or (is_known and (name in _TROUBLE or varies(column)))
 
 
 def _typed(column: list[Any]) -> Any:

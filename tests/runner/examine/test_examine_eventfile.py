@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def several(step: int) -> bytes:
 
 def mixed(rng: random.Random) -> list[bytes]:
     """Records of every kind, with steps that go back and values that are no numbers."""
-    kinds = [
+    kinds: list[Callable[[int], bytes]] = [
         lambda step: scalar("loss", step, rng.choice([0.0, 1 / 3, float("nan"), float("inf"), -1e30]), 1e9 + step),
         lambda step: scalar("a/much/longer/tag " + "é" * 20, step, rng.random()),
         several,
