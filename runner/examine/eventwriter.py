@@ -54,10 +54,12 @@ def sync_trial(directory: str | Path) -> int:
         whole = begins[-1] + lengths[-1] + 4 if begins else 0
         if whole < len(content):  # cut off by a kill
             os.ftruncate(file.fileno(), whole)
+            content = content[:whole]
         scalars = {} if foreign else _scalars(directory)
         known = read_scalars(directory / FILE)
         time = _time(directory)
-        events = [] if whole else [Event(wall_time=time, file_version="brain.Event:2"), _session_start(facts, time)]
+        events = [] if content else [Event(wall_time=time, file_version="brain.Event:2")]
+        events += [] if _START_TAG in content else [_session_start(facts, time)]
         events += _new_scalars(known, scalars)
         if facts["state"] not in _GOES_ON and (events or _END_TAG not in content):
             events.append(_session_end(facts["state"], time))

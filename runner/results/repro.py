@@ -105,7 +105,10 @@ def _lines(plan: _Plan) -> list[str]:
         head = ["# Nothing is on record of the code: these are the commands alone."]
     else:
         into = quote(str(plan.into))
-        head = [f"git -C {quote(code.top or '.')} worktree add --detach {into} {code.commit}"]
+        head = [
+            f"git clone --quiet --shared --no-checkout {quote(code.top or '.')} {into}",
+            f"git -C {into} checkout --quiet --detach {code.commit}",
+        ]
         if plan.changes is not None:
             head.append(f"git -C {into} apply --binary {quote(str(plan.changes.resolve()))}")
         head += [f"# not on record, too large: {name}" for name in code.left_out]
@@ -128,8 +131,9 @@ def _put_code(plan: _Plan) -> None:
     top = Path(plan.code.top or "")
     if not (top / ".git").exists():
         top = Path.cwd()  # another machine, or the repository has moved
-    _git(top, "worktree", "prune")
-    _git(top, "worktree", "add", "--detach", "--force", str(plan.into), str(plan.code.commit))
+    # Shared: a commit that no branch has any more is still there, and the repository stays as it is.
+    _git(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(plan.into))
+    _git(plan.into, "checkout", "--quiet", "--detach", str(plan.code.commit))
     if plan.changes is not None:
         _git(plan.into, "apply", "--binary", "--whitespace=nowarn", str(plan.changes.resolve()))
     ignored = _git(top, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z").split("\0")
