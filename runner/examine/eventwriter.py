@@ -142,7 +142,11 @@ def _first_difference(old: Scalars | None, new: Scalars | None) -> int | None:
     if is_same.all() and size == len(old.steps):
         return None
     place = size if is_same.all() else int(np.argmin(is_same))
-    return int(min(each.steps[place] for each in (old, new) if each is not None and place < len(each.steps)))
+    steps = [each.steps[place] for each in (old, new) if each is not None and place < len(each.steps)]
+    if new is not None and len(new.steps):
+        # Its last row is written again at least: TensorBoard's own server knows a restart by steps that go back.
+        steps.append(new.steps[-1])
+    return int(min(steps))
 
 
 def _equal(a: Any, b: Any) -> Any:

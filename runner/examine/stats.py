@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 SEED = "seed"
-_RESAMPLES = 9999
+_RESAMPLES, _STATE = 9999, "state"
 _NAN = float("nan")
 
 
@@ -63,7 +63,7 @@ def aggregate(
     """Return one row for each setting: n, missing, mean, std, sem, and, unless `kind` is None, the interval low, high.
 
     A setting is a combination of the parameters `by`, all but `over` when they aren't said. NaN, of which `missing`
-    is the number, is in none of the other numbers.
+    is the number, is in none of the other numbers; trials that aren't finished are in them, and `unfinished` counts them.
     """
     import pandas as pd
 
@@ -77,8 +77,11 @@ def aggregate(
         std = float(known.std(ddof=1)) if n > 1 else _NAN
         mean = float(known.mean()) if n else _NAN
         row = [n, len(values) - n, mean, std, std / np.sqrt(n) if n else _NAN]
+        if _STATE in group:
+            row.insert(2, int((group[_STATE] != "finished").sum()))
         rows[key] = row if kind is None else [*row, *interval(known, kind, level)]
-    columns = ["n", "missing", "mean", "std", "sem", *(["low", "high"] if kind else [])]
+    told = ["unfinished"] if _STATE in table else []
+    columns = ["n", "missing", *told, "mean", "std", "sem", *(["low", "high"] if kind else [])]
     index = pd.MultiIndex.from_tuples(list(rows), names=names) if names else pd.Index(["all"])
     if len(names) == 1:
         index = index.get_level_values(0)

@@ -161,9 +161,8 @@ def _failures(frame: pd.DataFrame, output: Path) -> str:
         return ""
     items = []
     for name, row in found.head(CURVES_MAX).iterrows():
-        about = [
-            f"{fact}: {row[fact]}" for fact in ("stage", "cause", "exit_code") if fact in row and row[fact] == row[fact]
-        ]
+        known = {fact: text.cell(row[fact]) for fact in ("stage", "cause", "exit_code") if fact in row}
+        about = [f"{fact}: {value}" for fact, value in known.items() if value != text.MISSING]
         said = [str(row[fact]) for fact in ("line", "faults") if fact in row and isinstance(row[fact], str)]
         tail = _tail(output / str(name), row.get("log"))
         summary = html.escape(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-_MISSING = "·"
+MISSING = "·"
 
 
 def show(frame: pd.DataFrame, form: str | None, rows: int | None) -> None:
@@ -43,7 +43,7 @@ def cell(value: Any) -> str:
     """A value in a table for people."""
     value = _plain(value) if not isinstance(value, float) else value
     if value is None or value != value:
-        return _MISSING
+        return MISSING
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
@@ -73,7 +73,7 @@ def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return text == _MISSING
+        return text == MISSING
     return True
 
 

@@ -100,6 +100,7 @@ def test_best(ran: Project, typed: Typed) -> None:
     found = rows(typed("best", "loss", "--csv").out)
     assert [row["lr"] for row in found] == ["1", "2", "3"]
     assert [float(row["mean"]) for row in found] == pytest.approx([1.005, 2.005, 5.005])
+    assert [row["unfinished"] for row in found] == ["0", "0", "2"]
     assert rows(typed("best", "loss", "--max", "--csv", "-n", "1").out)[0]["lr"] == "3"
     assert len(rows(typed("best", "loss", "--by", "seed", "--over", "lr", "--csv").out)) == 2
 
