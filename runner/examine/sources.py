@@ -68,8 +68,9 @@ def _is_number(value: Any) -> bool:
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.DataFrame(rows)
-    name = next((name for name in _STEPS if name in frame), None)
+    name = next((name for name in _STEPS if any(name in row for row in rows)), None)
+    # A line without the step, such as one of settings before the first, is none of the rows.
+    frame = pd.DataFrame([row for row in rows if name is None or name in row])
     if name is None:
         frame.insert(0, "step", range(1, len(frame) + 1))
         return frame

@@ -63,7 +63,7 @@ def aggregate(
     """Return one row for each setting: n, missing, mean, std, sem, and, unless `kind` is None, the interval low, high.
 
     A setting is a combination of the parameters `by`, all but `over` when they aren't said. NaN, of which `missing`
-    is the number, is in none of the other numbers; trials that aren't finished are in them, and `unfinished` counts them.
+    is the number, is in none of the other numbers; trials that aren't finished are in them: `unfinished` counts these.
     """
     import pandas as pd
 
