@@ -8,7 +8,11 @@ TRAIN = ["torch>=2.4"]
 MPL = ["scipy>=1.11"]
 VISION = [*TRAIN, "timm>=1.0", "torchvision>=0.19"]
 SEARCH = ["optuna>=4.0"]
+STATS = ["scipy>=1.11", "scikit-learn>=1.4"]
+REPORT = ["plotly>=5.20"]
 DEV = [
+    *STATS,
+    *REPORT,
     "hypothesis>=6.100",
     "ipykernel>=6.29",
     "jsonschema>=4.20",
@@ -20,6 +24,7 @@ DEV = [
     "pytest>=8.2",
     "pytest-timeout>=2.3",
     "ruff>=0.8",
+    "statsmodels>=0.14.2",
     "types-psutil>=6.0",
     "types-PyYAML>=6.0.12",
 ]
@@ -50,6 +55,8 @@ setup(
         "mpl": MPL,
         "vision": VISION,
         "search": SEARCH,
+        "stats": STATS,
+        "report": REPORT,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["run=runner.cli:main"]},
