@@ -22,6 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 _STYLES = ("-", "--", ":", "-.")
 _LOG_SPAN = 30.0
 _LINES_MAX = len(COLOURS) * len(_STYLES)
+# More bands are a fog, and a longer legend hides what is drawn.
+_BANDS_MAX, _LEGEND_MAX = 8, 8
 Band = Literal["range", "t"]
 
 
@@ -64,11 +66,11 @@ def draw_curves(
         label = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
         marker = "o" if len(steps) == 1 else None
         ax.plot(steps, mean, style, color=colour, label=label or None, lw=1.5, marker=marker)
-        if group["trial"].nunique() > 1:
+        if group["trial"].nunique() > 1 and len(groups) <= _BANDS_MAX:
             ax.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
     _tidy(ax, "step", metric)
     if names and groups:
-        ax.legend(frameon=False, fontsize="small")
+        _legend(ax, len(groups))
     return ax
 
 
@@ -134,13 +136,14 @@ def draw_sweep(
         colour, style = COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS)]
         label = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
         ax.plot(found.index, found["mean"], style, color=colour, marker="o", ms=4, label=label or None)
-        ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.2, lw=0)
+        if len(groups) <= _BANDS_MAX:
+            ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.2, lw=0)
     values = table[x].dropna()
     if len(values) and values.min() > 0 and values.max() / values.min() >= _LOG_SPAN:
         ax.set_xscale("log")
     _tidy(ax, x, metric)
     if names and groups:
-        ax.legend(frameon=False, fontsize="small")
+        _legend(ax, len(groups))
     return ax
 
 
@@ -173,8 +176,15 @@ def draw_pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = (
     ax.scatter(table[x], table[y], s=18, color=COLOURS[4], label="trials")
     ax.plot(front[x], front[y], "o-", color=COLOURS[1], ms=5, drawstyle="steps-post", label="Pareto front")
     _tidy(ax, x, y)
-    ax.legend(frameon=False, fontsize="small")
+    _legend(ax, 2)
     return ax
+
+
+def _legend(ax: Axes, count: int) -> None:
+    if count <= _LEGEND_MAX:
+        ax.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+    else:
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
 
 
 def _tidy(ax: Axes, x: str, y: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FACTS = (
     *("state", "stage", "cause", "line", "exit_code", "attempts", "duration_s", "gpu_hours", "peak_vram_mib"),
-    *("peak_rss_mib", "host", "started", "ended", "commit", "log", "faults"),
+    *("peak_rss_mib", "host", "started", "ended", "commit", "code", "log", "faults"),
 )
 """The columns behind the metrics, as far as they are on record."""
 _TROUBLE = {"cause", "line", "faults"}

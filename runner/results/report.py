@@ -195,9 +195,9 @@ def _code(frame: pd.DataFrame, output: Path) -> str:
     items = []
     for path in sorted((output / ".runner" / "code").glob("*.json")):
         code = provenance.load(output, path.stem)
-        if code is None or "commit" not in frame or code.shown not in set(frame["commit"]):
+        count = int((frame["code"] == path.stem).sum()) if "code" in frame else 0
+        if code is None or not count:
             continue
-        count = int((frame["commit"] == code.shown).sum())
         changes = provenance.changes_file(output, code)
         difference = changes.read_text(errors="replace") if changes is not None and changes.is_file() else ""
         gpus = ", ".join(f"{number} × {name}" for name, number in Counter(code.gpus).items()) or "no GPU"

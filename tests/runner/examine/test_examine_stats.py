@@ -53,6 +53,7 @@ def test_nothing_measured_at_all() -> None:
     assert found[["mean", "std", "low"]].isna().all(axis=None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 3)), min_size=2, max_size=12))
 def test_the_t_interval_is_that_of_statsmodels(values: list[float]) -> None:
     low, high = stats.interval(np.array(values))
@@ -101,6 +102,7 @@ def measured(differences: list[float]) -> Any:
     return trials(rows, "norm", "seed")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=8))
 def test_the_paired_tests_are_those_of_scipy(differences: list[int]) -> None:
     table = measured([float(value) for value in differences])
@@ -129,7 +131,7 @@ def test_other_parameters_are_kept_apart() -> None:
     assert math.isnan(found["p"].tolist()[1]), "differences that are all the same have no spread to test against"
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.floats(0, 1), st.just(NAN)), max_size=12))
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     found = stats.holm(np.array(p_values))
@@ -151,13 +153,13 @@ def test_importance_finds_what_matters_and_says_when_nothing_does() -> None:
     grid = list(itertools.product((1e-3, 1e-2, 1e-1), ("relu", "gelu"), range(6)))
     rows = [(lr, act, seed, math.log10(lr) + 0.3 * (act == "gelu") + 0.01 * rng.normal()) for lr, act, seed in grid]
     rows.append((0.1, "relu", 9, NAN))
-    found: Any = stats.importance(trials(rows, "lr", "act", "seed"), "loss")
+    found: Any = stats.importance(trials(rows, "lr", "act", "seed"), "loss", folds=3)
     assert found.index.tolist() == ["lr", "act", "seed"]
     assert found.attrs["r2"] > 0.9
     assert found.attrs["left_out"] == 1
     assert found.loc["lr", "importance"] > 3 * found.loc["act", "importance"] > 0
     noise = [(lr, act, seed, rng.normal()) for lr, act, seed in grid]
-    assert stats.importance(trials(noise, "lr", "act", "seed"), "loss").attrs["r2"] < 0.3
+    assert stats.importance(trials(noise, "lr", "act", "seed"), "loss", folds=3).attrs["r2"] < 0.3
 
 
 def test_values_of_any_type_are_settings() -> None:
