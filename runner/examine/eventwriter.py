@@ -44,7 +44,9 @@ def sync_trial(directory: str | Path) -> int:
     directory = Path(directory)
     facts = read_facts(directory)
     foreign = [path for path in directory.rglob("*") if is_event_file(path.name) and path.name != FILE]
-    if any(_START_TAG in path.read_bytes() for path in foreign):
+    if any(map(_has_parameters, foreign)):
+        # A sync may have come before the program's own events.
+        (directory / FILE).unlink(missing_ok=True)
         return 0
     descriptor = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     with os.fdopen(descriptor, "r+b") as file:
@@ -65,6 +67,12 @@ def sync_trial(directory: str | Path) -> int:
             events.append(_session_end(facts["state"], time))
         file.write(b"".join(map(_framed, events)))
     return len(events)
+
+
+def _has_parameters(path: Path) -> bool:
+    """Whether an event file begins with parameters, as those of programs that write any do."""
+    with path.open("rb") as file:
+        return _START_TAG in file.read(1 << 20)
 
 
 def _time(directory: Path) -> float:

