@@ -5,8 +5,8 @@
 Every trial has ten parameters, two finished stages and a metrics.csv of 200 rows with three metrics. Each reading is
 a process of its own, and all files are in the page cache. The peer's parser reads the same metrics.csv with pandas, as
 its users do, and takes the same numbers from it (`lean`: with NumPy's loadtxt); it reads neither `stat` nor `attempts`.
-Seconds are those of the reading alone, without the start of Python and its imports; memory is the process's largest
-resident set, imports included.
+Seconds, and those of the processor, are of the reading alone, without the start of Python and its imports; memory is
+the process's largest resident set, imports included.
 """
 
 from __future__ import annotations
@@ -22,28 +22,31 @@ import tempfile
 from pathlib import Path
 
 ROWS = 200
-OURS = """
+CLOCK = """
 import sys, time
+
+def timed(work):
+    start = time.perf_counter(), time.process_time()
+    found = work()
+    print(len(found), time.perf_counter() - start[0], time.process_time() - start[1])
+"""
+OURS = """
 import numpy, pandas
 from runner.examine import wide_table
-start = time.perf_counter(); table = wide_table(sys.argv[1]); first = time.perf_counter() - start
-start = time.perf_counter(); table = wide_table(sys.argv[1]); second = time.perf_counter() - start
-print(len(table), first, second)
+for _ in range(2):
+    timed(lambda: wide_table(sys.argv[1]))
 """
 AGAIN = """
-import sys, time
 import numpy, pandas
 from runner.examine import wide_table
-start = time.perf_counter(); table = wide_table(sys.argv[1]); print(len(table), time.perf_counter() - start)
+timed(lambda: wide_table(sys.argv[1]))
 """
 CURVES = """
-import sys, time
 import numpy, pandas
 from runner.examine import curves
-start = time.perf_counter(); frame = curves(sys.argv[1]); print(len(frame), time.perf_counter() - start)
+timed(lambda: curves(sys.argv[1]))
 """
 PEER = """
-import sys, time
 import numpy as np, pandas as pd
 from mlrunner.examine import Examiner
 
@@ -64,10 +67,7 @@ def take(experiment, name, steps, values):
 
 examiner = Examiner()
 examiner.add({"pandas": with_pandas, "lean": with_numpy}[sys.argv[2]])
-start = time.perf_counter()
-examiner.exam(output=sys.argv[1])
-table = examiner.table()
-print(len(table), time.perf_counter() - start)
+timed(lambda: examiner.exam(output=sys.argv[1]) or examiner.table())
 """
 
 
@@ -112,16 +112,16 @@ def _attempt(stage: str) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def measure(python: str, code: str, *arguments: str) -> tuple[list[float], float]:
-    """The numbers that a process prints, and its largest resident set in MiB."""
-    with subprocess.Popen([python, "-c", code, *arguments], stdout=subprocess.PIPE, text=True) as process:
+def measure(python: str, code: str, *arguments: str) -> tuple[list[list[float]], float]:
+    """The lines of numbers that a process prints, and its largest resident set in MiB."""
+    with subprocess.Popen([python, "-c", CLOCK + code, *arguments], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         printed = process.stdout.read().splitlines()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"exit code {process.returncode}")
-    return [float(word) for word in printed[-1].split()], usage.ru_maxrss / 1024
+    return [[float(word) for word in line.split()] for line in printed], usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -146,24 +146,22 @@ def main() -> None:
 def _report(output: Path, size: int, peer: str | None) -> None:
     subprocess.run(["grep", "-rqs", "no such text", output], check=False)  # fills the page cache
     shutil.rmtree(output / ".runner", ignore_errors=True)
-    print(f"{size:,} trials{'':14}{'seconds':>10}{'MiB':>8}")
-    (count, first, second), mib = measure(sys.executable, OURS, str(output))
-    assert count == size
+    print(f"{f'{size:,} trials':<26}{'seconds':>10}{'CPU s':>10}{'MiB':>8}")
+    (first, second), mib = measure(sys.executable, OURS, str(output))
+    assert first[0] == second[0] == size
     _row("first wide table", first, mib)
     _row("second, same process", second, mib)
-    _row("second, new process", *_last(measure(sys.executable, AGAIN, str(output))))
-    _row("curves", *_last(measure(sys.executable, CURVES, str(output))))
+    for name, code in {"second, new process": AGAIN, "curves": CURVES}.items():
+        (found,), mib = measure(sys.executable, code, str(output))
+        _row(name, found, mib)
     for kind in ("pandas", "lean") if peer else ():
-        seconds, mib = _last(measure(str(peer), PEER, str(output), kind))
-        _row(f"mlrunner, {kind}", seconds, mib, f"{seconds / first:6.1f} times the first wide table")
+        (found,), mib = measure(str(peer), PEER, str(output), kind)
+        _row(f"mlrunner, {kind}", found, mib, f"{found[1] / first[1]:6.1f} times the first wide table")
 
 
-def _last(measured: tuple[list[float], float]) -> tuple[float, float]:
-    return measured[0][-1], measured[1]
-
-
-def _row(what: str, seconds: float, mib: float, note: str = "") -> None:
-    print(f"{what:<26}{seconds:10.2f}{mib:8.0f}  {note}".rstrip(), flush=True)
+def _row(what: str, measured: list[float], mib: float, note: str = "") -> None:
+    _, seconds, cpu_s = measured
+    print(f"{what:<26}{seconds:10.2f}{cpu_s:10.2f}{mib:8.0f}  {note}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":
