@@ -121,6 +121,8 @@ def measure(python: str, code: str, *arguments: str) -> tuple[list[list[float]],
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"exit code {process.returncode}")
+    # mlrunner says there what it skips.
+    printed = [line for line in printed if line[:1].isdigit()]
     return [[float(word) for word in line.split()] for line in printed], usage.ru_maxrss / 1024
 
 

@@ -19,7 +19,7 @@ Summary = list[Any]
 """Of one metric: the last value and its step, the lowest and its step, the highest and its step."""
 
 _NUMERIC = b"0123456789+-.eE,\n"
-_NEWLINE, _COMMA = ord("\n"), ord(",")
+_NEWLINE = ord("\n")
 
 
 @dataclass
@@ -62,15 +62,15 @@ def _block(header: bytes, group: list[tuple[int, bytes]]) -> tuple[Block | None,
     if names[0] != "step" or len(set(names)) < len(names) or "" in names:
         return None, places.tolist()
     counts = np.array([body.count(b"\n") for _, body in group])
-    joined = b"".join(body for _, body in group)
-    is_whole = _is_whole(joined, counts, len(names) - 1)
+    commas = np.array([body.count(b",") for _, body in group])
+    is_whole = commas == counts * (len(names) - 1)
     if not is_whole.all():
         # Rows torn by a kill are rare, so that doing the others again costs little.
         block, left = _block(header, [item for item, whole in zip(group, is_whole, strict=True) if whole])
         return block, [*places[~is_whole].tolist(), *left]
     if not group:
         return None, []
-    rows = _numbers(joined, len(names))
+    rows = _numbers(b"".join(body for _, body in group), len(names), int(counts.sum()))
     if rows is None:
         return None, places.tolist()
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -82,25 +82,15 @@ def _block(header: bytes, group: list[tuple[int, bytes]]) -> tuple[Block | None,
     return Block(places.tolist(), names, rows, starts), []
 
 
-def _is_whole(joined: bytes, counts: NDArray[np.intp], commas: int) -> NDArray[np.bool_]:
-    """Return for each file whether all of its rows have as many cells as the header."""
-    if not len(counts):
-        return np.empty(0, dtype=bool)
-    characters = np.frombuffer(joined, dtype=np.uint8)
-    ends = np.flatnonzero(characters == _NEWLINE)
-    before = np.searchsorted(np.flatnonzero(characters == _COMMA), ends)
-    is_good = np.diff(before, prepend=0) == commas
-    return np.logical_and.reduceat(is_good, np.concatenate([[0], np.cumsum(counts)[:-1]]))
-
-
-def _numbers(joined: bytes, columns: int) -> Array | None:
+def _numbers(joined: bytes, columns: int, count: int) -> Array | None:
+    """The cells of all rows; None where one is no number, or a row has more cells than the header."""
     import pandas as pd
 
     try:
         frame = pd.read_csv(io.BytesIO(joined), header=None, names=list(range(columns)), dtype=np.float64)
-    except ValueError:  # such as 1.2.3
+    except ValueError:  # such as 1.2.3; too many cells raise one, too, but in the first row they become the index
         return None
-    return np.asarray(frame.to_numpy())
+    return np.asarray(frame.to_numpy()) if isinstance(frame.index, pd.RangeIndex) and len(frame) == count else None
 
 
 def _is_rising(steps: Array, starts: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,9 @@ _VERSION = 1
 _TICK_NS = 2_000_000_000
 
 
-def sign(directory: str, names: Iterable[str]) -> Signature:
-    """Return the signature of a directory and of those of its files that exist."""
-    signature: Signature = [os.stat(directory).st_mtime_ns]  # noqa: PTH116 - called for every trial
-    for name in names:
-        try:
-            found = os.stat(f"{directory}/{name}")  # noqa: PTH116
-        except FileNotFoundError:
-            continue
-        signature += [name, found.st_size, found.st_mtime_ns]
-    return signature
+def sign(signature: Signature, name: str, found: os.stat_result) -> None:
+    """Add a file to a signature."""
+    signature += [name, found.st_size, found.st_mtime_ns]
 
 
 def is_current(directory: str, signature: Signature) -> bool:

@@ -78,14 +78,16 @@ _entry = functools.lru_cache(maxsize=16384)(_read_entry)
 
 
 def _value(text: str) -> Any:
+    if text[0] == '"':
+        if not _DOUBLE_QUOTED.fullmatch(text) or not text.isprintable():
+            raise _NotPlainError
+        return json.loads(text) if "\\" in text else text[1:-1]
     if _INT.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
     if not text.isprintable():
         raise _NotPlainError
-    if _DOUBLE_QUOTED.fullmatch(text):
-        return json.loads(text)
     if _SINGLE_QUOTED.fullmatch(text):
         return text[1:-1]
     if not _PLAIN.fullmatch(text):

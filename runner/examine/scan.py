@@ -21,7 +21,6 @@ Record = dict[str, Any]
 """A trial's facts with `metrics`: name → summary, `values`: name → number, and `faults`: files that can't be read."""
 
 _CHUNK = 256
-_RECORD_FILES = ("param", "stat", "attempts")
 # Below this share of new trials the cache isn't worth being written again.
 _WORTH_SAVING = 0.02
 
@@ -63,60 +62,68 @@ def _many_objects() -> Iterator[None]:
 
 def _read(output: Path, names: Sequence[str]) -> Iterator[tuple[str, cache.Entry]]:
     for start in range(0, len(names), _CHUNK):
-        chunk = {}
-        contents: dict[str, bytes] = {}
+        chunk: dict[str, cache.Entry] = {}
+        metrics: dict[str, bytes] = {}
         for name in names[start : start + _CHUNK]:
-            entry = _read_records(f"{output}/{name}")
-            if entry is not None:
-                chunk[name] = entry
-                if METRICS_FILE in entry[0]:
-                    _keep_content(f"{output}/{name}/{METRICS_FILE}", name, contents)
-        _add_metrics(output, chunk, contents)
+            try:
+                found = _read_records(f"{output}/{name}")
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            if found is not None:
+                chunk[name] = found[:2]
+                if found[2] is not None:
+                    metrics[name] = found[2]
+        _add_metrics(output, chunk, metrics)
         yield from chunk.items()
 
 
-def _keep_content(path: str, name: str, contents: dict[str, bytes]) -> None:
+def _read_records(directory: str) -> tuple[cache.Signature, Record, bytes | None] | None:
+    """The signature of all files that count, what the records and the evaluations say, and metrics.csv, unparsed."""
+    # The signature says how each file was before it was read: what changes meanwhile is read again the next time.
+    signature: cache.Signature = [os.stat(directory).st_mtime_ns]  # noqa: PTH116 - called for every trial
     try:
-        contents[name] = _content(path)
-    except OSError:
-        return
-
-
-def _read_records(directory: str) -> cache.Entry | None:
-    """The signature of all files that count, and what `param`, `stat`, `attempts` and the evaluations say."""
-    try:
-        files = os.listdir(directory)  # noqa: PTH208 - called for every trial
-    except OSError:
+        files = os.listdir(directory)  # noqa: PTH208
+    except PermissionError:
         return None
     if "param" not in files:
         return None
+    param, stat, attempts, metrics = (
+        _content(directory, name, signature) if name in files else None
+        for name in ("param", "stat", "attempts", METRICS_FILE)
+    )
+    others = (
+        [] if metrics is not None else [JSONL_FILE] if JSONL_FILE in files else sorted(filter(is_event_file, files))
+    )
     evaluations = sorted(name for name in files if name.startswith("eval_") and name.endswith(".json"))
-    sources = [name for name in (METRICS_FILE, JSONL_FILE) if name in files][:1]
-    if not sources:
-        sources = sorted(filter(is_event_file, files))
-    # Before anything is read: what changes meanwhile is read again the next time.
-    signature = cache.sign(directory, [*_RECORD_FILES, *sources, *evaluations])
-    contents = {name: _content(f"{directory}/{name}") for name in _RECORD_FILES if name in signature}
-    record = facts.describe(contents.get("param", b""), contents.get("stat"), contents.get("attempts"))
+    for name in (*(others if metrics is None else ()), *evaluations):
+        cache.sign(signature, name, os.stat(f"{directory}/{name}"))  # noqa: PTH116
+    record = facts.describe(param or b"", stat, attempts)
     record |= {"metrics": {}, "values": {}, "faults": []}
     for name in evaluations:
         try:
             record["values"] |= read_evaluation(Path(directory) / name)
         except (ValueError, OSError) as error:
             record["faults"].append(str(error))
-    return signature, record
+    return signature, record, metrics
 
 
-def _content(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
+def _content(directory: str, name: str, signature: cache.Signature) -> bytes | None:
+    """The content of a file, which is signed; None where it can't be read."""
     try:
-        size = os.fstat(descriptor).st_size
-        content = os.read(descriptor, size + 1)
-        while len(content) > size and (more := os.read(descriptor, 1 << 20)):
-            content += more
-        return content
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(f"{directory}/{name}", os.O_RDONLY)
+        try:
+            found = os.fstat(descriptor)
+            cache.sign(signature, name, found)
+            content = os.read(descriptor, found.st_size + 1)
+            while len(content) > found.st_size and (more := os.read(descriptor, 1 << 20)):
+                content += more
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a directory of this name, or no permission
+        return None
+    return content
 
 
 def _add_metrics(output: Path, chunk: Mapping[str, cache.Entry], contents: Mapping[str, bytes]) -> None:

@@ -213,9 +213,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     content = scan._content
 
-    def noted(path: str) -> bytes:
-        found.append(Path(path).name)
-        return content(path)
+    def noted(directory: str, name: str, signature: cache.Signature) -> bytes | None:
+        found.append(name)
+        return content(directory, name, signature)
 
     monkeypatch.setattr(scan, "_content", noted)
     return found
