@@ -85,7 +85,8 @@ def save(output: Path, entries: Mapping[str, Entry], read_at_ns: int) -> None:
         path.parent.mkdir(exist_ok=True)
         part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
         try:
-            part.write_bytes(_head(body) + b"\n" + body)
+            with part.open("wb") as file:
+                file.writelines([_head(body), b"\n", body])
             _latest = _identity(part), kept  # renaming changes none of these
             part.replace(path)
         finally:

@@ -19,6 +19,7 @@ _ORDER = (
     *(RUNNING, "held", "submitted", "failed", "timeout", "blocked", "canceled", "interrupted", "pruned"),
     *(PENDING, FINISHED),
 )
+_EXIT = '{"event": "exit"'
 _IS_PROCESS = '"event": "process"'
 _GPUS = re.compile(r"gpu ([^ ]+)")
 
@@ -32,18 +33,23 @@ def describe(param: bytes, stat: bytes | None, attempts: bytes | None) -> Facts:
     attempts share counts for each of them. `cause`, `exit_code` and `log` are those of the stage that gives the trial
     its state.
     """
+    faults: list[str] = []
     try:
         params = _mapping(param)
         stages = {str(stage): str(state) for stage, state in _mapping(stat).items()} if stat else {}
-        started, ended = _attempts(attempts or b"")
     except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
-        return {"param": {}, "state": DAMAGED, "stages": {}, "cause": " ".join(str(error).split())[:200]}
+        return {"param": {}, "state": DAMAGED, "stages": {}, "cause": " ".join(str(error).split())[:200], "faults": []}
     scripts = params.get("_scripts")
     if isinstance(scripts, dict):
         stages = {str(stage): PENDING for stage in scripts} | stages
     state = trial_state(stages.values())
     own = {key: value for key, value in params.items() if not is_private(key)}
-    facts: Facts = {"param": own, "state": state, "stages": stages}
+    facts: Facts = {"param": own, "state": state, "stages": stages, "faults": faults}
+    try:
+        started, ended = _attempts(attempts or b"")
+    except (ValueError, TypeError, KeyError) as error:
+        faults.append(f"attempts: {error}")
+        return facts
     if started:
         facts |= _sums(started, ended)
         facts |= _last_attempt([key for key in started if stages.get(key[0]) == state] or list(started), started, ended)
@@ -72,7 +78,9 @@ def _attempts(content: bytes) -> tuple[dict[_Key, Facts], dict[_Key, Facts]]:
     started: dict[_Key, Facts] = {}
     ended: dict[_Key, Facts] = {}
     lines = content.decode().split("\n")[:-1]
-    for record in json.loads(f"[{','.join(line for line in lines if _IS_PROCESS not in line)}]"):
+    # A kill may have cut a line off, after which the attempt's shell wrote its own.
+    whole = (line[max(0, line.rfind(_EXIT)) :] for line in lines if _IS_PROCESS not in line)
+    for record in json.loads(f"[{','.join(whole)}]"):
         key = record["stage"], record["attempt"]
         if record["event"] == "start":
             started[key] = record

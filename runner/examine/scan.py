@@ -98,7 +98,7 @@ def _read_records(directory: str) -> tuple[cache.Signature, Record, bytes | None
     for name in (*(others if metrics is None else ()), *evaluations):
         cache.sign(signature, name, os.stat(f"{directory}/{name}"))  # noqa: PTH116
     record = facts.describe(param or b"", stat, attempts)
-    record |= {"metrics": {}, "values": {}, "faults": []}
+    record |= {"metrics": {}, "values": {}}
     for name in evaluations:
         try:
             record["values"] |= read_evaluation(Path(directory) / name)

@@ -98,6 +98,19 @@ def test_a_cell_may_hold_a_series(make_trial: Any, output: Path) -> None:
     assert big_df.loc["b", "loss_curve"] is None
 
 
+def test_attempts_that_a_kill_cut_off(make_trial: Any, output: Path) -> None:
+    exit_line = '{"event": "exit", "stage": "train", "attempt": 1, "exit_code": 7}\n'
+    start, *_ = attempts().splitlines(keepends=True)
+    torn = make_trial("a", {"x": 1}, {"attempts": start + '{"event": "proc' + exit_line + '{"event": "en'})
+    (torn / "stat").write_text("train: failed\n")
+    make_trial("b", {"x": 2}, {"attempts": start + "no record\n"})
+    frame: Any = wide_table(output, concise=False)
+    assert frame["state"].tolist() == ["failed", "finished"]
+    assert frame.loc["a", ["exit_code", "attempts"]].tolist() == [7, 1]
+    assert "attempts: " in frame.loc["b", "faults"]
+    assert frame["x"].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "loss"),
     [
