@@ -73,6 +73,10 @@ def _removal_options(result: argparse.ArgumentParser) -> None:
     add("--yes", action="store_true", help="do not ask")
 
 
+def _gpus_options(result: argparse.ArgumentParser) -> None:
+    result.add_argument("--json", action="store_true", help="one JSON object a GPU on standard output")
+
+
 def _no_options(_result: argparse.ArgumentParser) -> None: ...
 
 
@@ -87,6 +91,7 @@ RUN = Command("runner.run", DESCRIPTION, _run_options)
 COMMANDS = {
     "check": Command("runner.check", "Says what `run` would find, and what looks wrong.", _file_options),
     "schema": Command("runner.schema", "Prints the JSON schema of params.yaml, for editors.", _no_options),
+    "gpus": Command("runner.gpus.command", "Says what each GPU does and why it is or is not used.", _gpus_options),
     "rm": Command("runner.removal", "Deletes trials, after a question.", _removal_options),
     "archive": Command("runner.removal", "Packs trials into .runner/archive/, after a question.", _removal_options),
 }

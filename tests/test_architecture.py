@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PURE = ("errors", "values", "template", "naming", "grid", "model", "scheduler", "trials", "progress", "events")
+PURE = (
+    *("errors", "values", "template", "naming", "grid", "model", "scheduler", "trials", "progress", "events"),
+    *("devices", "eligibility", "packing"),
+)
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
     "time",
@@ -28,10 +31,10 @@ LAYERS = (
     {"cli"},
     {"run", "check", "removal", "schema"},
     {"planning", "daemon", "closing", "watch", "resources", "preview", "changes"},
-    {"recovery", "executors", "config", "plan", "gpu", "directories"},
+    {"recovery", "executors", "config", "plan", "gpus", "directories"},
     {"gridfile", "lock", "lasting", "records", "process", "yamlfile", "appendfile"},
-    {"events", "progress", "scheduler", "trials"},
-    {"model", "grid", "naming", "template", "values", "errors"},
+    {"events", "progress", "scheduler", "trials", "eligibility"},
+    {"model", "grid", "naming", "template", "values", "errors", "devices", "packing"},
 )
 
 
