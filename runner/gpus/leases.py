@@ -11,6 +11,7 @@ opened with O_CREAT in a directory that all may write to. The directory itself i
 from __future__ import annotations
 
 import fcntl
+import functools
 import itertools
 import json
 import os
@@ -39,6 +40,7 @@ _LOCK_POLL_S = 0.001
 _DAY_S = 86400.0
 
 WHOLE = Fraction(1)
+_share = functools.lru_cache(maxsize=1024)(Fraction)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class LeaseStore:
             taken: dict[str, Fraction] = {}
             for path, record in self._look():
                 if record is None:
-                    _remove_if_mine(path)
+                    with suppress(OSError):  # another user's; he removes it himself
+                        Path(path).unlink()
                     continue
                 for uuid, share in record.shares.items():
                     taken[uuid] = taken.get(uuid, Fraction(0)) + share
@@ -113,17 +116,16 @@ class LeaseStore:
             raise SystemFaultError(f"{path}: {error.strerror}; no GPU can be leased.") from error
         return Lease(path, fd, record)
 
-    def _look(self) -> Iterator[tuple[Path, LeaseRecord | None]]:
+    def _look(self) -> Iterator[tuple[str, LeaseRecord | None]]:
         """Each lease file with its record; None where nobody holds it."""
         for entry in os.scandir(self._directory):
             if not entry.name.endswith(_SUFFIX):
                 continue
-            path = Path(entry.path)
-            fd = _open_foreign(path)
+            fd = _open_foreign(entry.path)
             if fd is None:
                 continue
             try:
-                yield path, _read(fd) if _is_held(fd) else None
+                yield entry.path, _read(fd) if _is_held(fd) else None
             except (ValueError, KeyError, TypeError, ZeroDivisionError):  # somebody else's file, and no lease
                 continue
             finally:
@@ -199,11 +201,11 @@ def _read(fd: int) -> LeaseRecord:
         merged |= json.loads(line)
     if owner.st_uid == os.getuid() and time.time() - owner.st_mtime > _DAY_S:
         os.utime(fd)  # what cleans /tmp goes by the age
-    shares = {uuid: Fraction(share) for uuid, share in merged["shares"].items()}
+    shares = {uuid: _share(share) for uuid, share in merged["shares"].items()}
     return LeaseRecord(shares, owner.st_uid, int(merged["pid"]), float(merged["since"]))
 
 
-def _open_foreign(path: Path) -> int | None:
+def _open_foreign(path: Path | str) -> int | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:  # gone meanwhile, or not for us to read
@@ -224,8 +226,3 @@ def _try_lock(fd: int, kind: int) -> bool:
 
 def _is_held(fd: int) -> bool:
     return not _try_lock(fd, fcntl.LOCK_SH)
-
-
-def _remove_if_mine(path: Path) -> None:
-    with suppress(OSError):  # another user's; he removes it himself
-        path.unlink()

@@ -73,7 +73,12 @@ class Nvml:
             self._open(now_s)
         devices = {device.uuid: device for device in self._read_all()}
         for uuid, last in self._known.items():
-            if uuid not in devices:
+            if uuid in devices:
+                continue
+            gpu = devices.get(last.parent or "")
+            if gpu is not None and gpu.health is not Health.WELL:
+                devices[uuid] = _without_readings(last, gpu.health, gpu.fault)
+            else:
                 devices[uuid] = _without_readings(last, Health.LOST, self._no_driver or _GONE)
         self._known = devices
         listed = {process.pid for device in devices.values() for process in device.processes or ()}
@@ -123,18 +128,17 @@ class Nvml:
             except pynvml.NVMLError:  # it was never read, or its earlier reading stands for it, as lost
                 continue
             self._fixed[index] = fixed
-            device = self._read(handle, fixed)
-            yield device
-            if device.is_divided:
-                yield from self._instances(handle, device)
+            yield from self._read(handle, fixed)
 
-    def _read(self, handle: Handle, fixed: Device) -> Device:
+    def _read(self, handle: Handle, fixed: Device) -> list[Device]:
+        """A GPU and its instances; where one of them cannot be read, none of them is used."""
         try:
             is_divided = bool(_told(pynvml.nvmlDeviceGetMigMode, handle, default=(0, 0))[0])
-            return self._with_readings(handle, replace(fixed, is_divided=is_divided))
+            gpu = self._with_readings(handle, replace(fixed, is_divided=is_divided))
+            return [gpu, *self._instances(handle, gpu)]
         except pynvml.NVMLError as error:
             health = Health.LOST if error.value in _LOST else Health.UNREADABLE
-            return _without_readings(fixed, health, str(error))
+            return [_without_readings(self._known.get(fixed.uuid, fixed), health, str(error))]
 
     def _with_readings(self, handle: Handle, device: Device) -> Device:
         memory = _memory(handle)
@@ -152,13 +156,16 @@ class Nvml:
         )
 
     def _instances(self, handle: Handle, gpu: Device) -> Iterable[Device]:
+        if not gpu.is_divided:
+            return
         for number in range(_told(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle, default=0)):
             try:
                 instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
-                uuid, name = pynvml.nvmlDeviceGetUUID(instance), pynvml.nvmlDeviceGetName(instance)
-            except pynvml.NVMLError:  # no instance has this number
+            except pynvml.NVMLError_NotFound:  # no instance has this number
                 continue
-            yield self._read(instance, Device(uuid, f"{gpu.index}:{number}", name, gpu.bus, parent=gpu.uuid))
+            uuid, name = pynvml.nvmlDeviceGetUUID(instance), pynvml.nvmlDeviceGetName(instance)
+            fixed = Device(uuid, f"{gpu.index}:{number}", name, gpu.bus, parent=gpu.uuid)
+            yield self._with_readings(instance, fixed)
 
     def _whose(self, handle: Handle, compute: list[Any]) -> tuple[GpuProcess, ...]:
         amounts: dict[int, int | None] = {}

@@ -178,6 +178,41 @@ def test_instances_are_devices_and_their_gpu_is_divided(fake_nvml: Callable[...,
     assert nvml.take_notices() == []  # that is no fault of the driver
 
 
+@pytest.mark.parametrize(
+    ("code", "health"),
+    [(pynvml.NVML_ERROR_TIMEOUT, Health.UNREADABLE), (pynvml.NVML_ERROR_GPU_IS_LOST, Health.LOST)],
+)
+@pytest.mark.parametrize(
+    ("call", "failing"),
+    [
+        (EVERY_CALL, uuid(0)),
+        ("nvmlDeviceGetMaxMigDeviceCount", uuid(0)),
+        ("nvmlDeviceGetMigDeviceHandleByIndex", uuid(0)),
+        ("nvmlDeviceGetMemoryInfo_v2", MIG_UUIDS[0]),
+    ],
+)
+def test_instances_share_their_gpus_fate(
+    fake_nvml: Callable[..., FakeNvml], nvml: Nvml, call: str, failing: str, code: int, health: Health
+) -> None:
+    fake = fake_nvml(FakeGpu(0, mig_mode=1, instances=[(0, MIG_UUIDS[0], 9_984)]))
+    nvml.snapshot()
+    fake.fail(call, failing, code)
+    gpu, instance = nvml.snapshot().devices
+    assert (gpu.health, gpu.is_divided, gpu.total_mib) == (health, True, 24_576)
+    assert (instance.uuid, instance.health) == (MIG_UUIDS[0], health)
+    fake.heal()
+    assert {device.health for device in nvml.snapshot().devices} == {Health.WELL}
+
+
+def test_an_instance_that_was_taken_away_is_lost(fake_nvml: Callable[..., FakeNvml], nvml: Nvml) -> None:
+    fake = fake_nvml(FakeGpu(0, mig_mode=1, instances=[(0, MIG_UUIDS[0], 9_984)]))
+    nvml.snapshot()
+    fake.gpus[0].instances.clear()
+    fake.show()
+    gpu, instance = nvml.snapshot().devices
+    assert (gpu.health, instance.health) == (Health.WELL, Health.LOST)
+
+
 # --- a GPU that is lost, and found ---
 
 

@@ -290,11 +290,38 @@ def test_ten_daemons_at_once_get_a_hundred_different_shares(directory: Path, tak
     assert taken(LeaseStore(directory)) == dict.fromkeys(gpus, Fraction(1))
 
 
-def test_of_many_that_want_one_gpu_one_gets_it(directory: Path, taker: Callable[..., Taker]) -> None:
-    daemons = [taker("GPU-a") for _ in range(12)]
-    for daemon in daemons:
-        daemon.go()
-    assert sorted(daemon.got() for daemon in daemons) == [[]] * 11 + [["GPU-a"]]
+FIFTY = """
+import os, sys
+from fractions import Fraction
+from pathlib import Path
+from runner.gpus.leases import LeaseStore
+directory, part = sys.argv[1:]
+start_read, start_write = os.pipe()
+for number in range(50):
+    if not os.fork():
+        os.close(start_write)
+        os.read(start_read, 1)  # until all are there
+        lease = LeaseStore(Path(directory)).take({"GPU-a": Fraction(part)})
+        os.write(1, b"yes\\n" if lease else b"no\\n")
+        sys.stdin.read()
+        os._exit(0)
+os.close(start_write)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+"""
+
+
+@pytest.mark.parametrize(("part", "winners"), [("1", 1), ("1/3", 3), ("7/50", 7)])
+def test_of_fifty_at_once_only_as_many_get_a_share_as_there_are(directory: Path, part: str, winners: int) -> None:
+    arguments = [sys.executable, "-c", FIFTY, str(directory), part]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        said = Counter(process.stdout.readline().strip() for _ in range(50))
+        assert len(LeaseStore(directory).held()) == winners
+    assert said == {"yes": winners, "no": 50 - winners}
 
 
 # --- other users ---
