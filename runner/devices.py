@@ -38,8 +38,11 @@ class GpuProcess:
 
     @property
     def program(self) -> str:
-        """The command line, cut to what fits into a sentence."""
-        command = self.command or "a program that cannot be seen"
+        """The command line without the directories of its first words, cut to what fits into a sentence."""
+        if not self.command:
+            return "a program that cannot be seen"
+        words = self.command.split()
+        command = " ".join([*(word.rsplit("/", 1)[-1] for word in words[:2]), *words[2:]])
         return command if len(command) <= _SHOWN_LENGTH else f"{command[: _SHOWN_LENGTH - 1]}…"
 
     def descends_from(self, roots: Collection[int]) -> bool:

@@ -256,5 +256,4 @@ def _watched_for(past: Past) -> str:
 
 
 def _is_server(process: GpuProcess) -> bool:
-    words = (process.command or "").split()
-    return bool(words) and words[0].rsplit("/", 1)[-1] in SERVERS
+    return process.program.partition(" ")[0] in SERVERS

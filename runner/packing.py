@@ -24,7 +24,8 @@ _USABLE = Fraction(19, 20)
 # Packing one more must bring this much, or the noise of the measurement decides.
 _GAIN = 1.02
 _NO_LEVEL = sys.maxsize
-_APPEARED = Fraction(7, 10)  # of what an attempt needs
+# The beginnings of what an attempt needs: the rest is counted from its start, and may come with the last evaluation.
+_APPEARED = Fraction(1, 10)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
 
 
 def is_settling(age_s: float, seen_mib: int | None, expected_mib: int, limit_s: float = 30.0) -> bool:
-    """Whether the memory of an attempt is still to appear, so that the next one on its card waits.
+    """Whether the memory of an attempt is still to begin to appear, so that the next one on its card waits.
 
     `seen_mib`: what it uses now, None where the driver does not tell. After `limit_s` it is not waited for any more:
     a program may begin with something else.

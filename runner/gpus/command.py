@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _table(snapshot: Snapshot, verdicts: Mapping[str, Verdict], held: Mapping[str, Sequence[Claim]]) -> Table:
-    table = Table("GPU", "name", "MiB used", "busy", "processes", "leases", "for a new trial")
+    table = Table()
+    for title in ("GPU", "name", "MiB used", "busy", "processes", "leases", "for a new trial"):
+        table.add_column(title, overflow="fold")
     for device in snapshot.devices:
         verdict = verdicts[device.uuid]
         table.add_row(
@@ -57,9 +59,13 @@ def _table(snapshot: Snapshot, verdicts: Mapping[str, Verdict], held: Mapping[st
             "?" if device.utilization is None else f"{device.utilization}%",
             Text("\n".join(map(_process, device.processes or ()))),
             Text("\n".join(map(_claim, held.get(device.uuid, ())))),
-            Text(verdict.reason or "free", style="" if verdict.reason else "green"),
+            Text(verdict.reason or _free(verdict), style="" if verdict.reason else "green"),
         )
     return table
+
+
+def _free(verdict: Verdict) -> str:
+    return "free" if verdict.free_share == 1 else f"{float(verdict.free_share):.0%} free"
 
 
 def _memory(device: Device) -> str:

@@ -49,16 +49,20 @@ def test_the_table_says_what_each_gpu_does_and_why_it_is_not_used(
 ) -> None:
     fake = fake_nvml(FakeGpu(0), FakeGpu(1), FakeGpu(2), FakeGpu(3))
     fake.fail("*", uuid(3), pynvml.NVML_ERROR_GPU_IS_LOST)
-    lease = LeaseStore(tmp_path / "leases").take({uuid(2): Fraction(1)})
+    store = LeaseStore(tmp_path / "leases")
+    lease, part = store.take({uuid(2): Fraction(1)}), store.take({uuid(0): Fraction(1, 4)})
     assert lease is not None
+    assert part is not None
     with fake.program("1", "5000") as pid:
         said = typed("gpus")
     lease.release()
+    part.release()
     assert (said.code, said.err) == (0, "")
     rows = [line for line in said.out.splitlines() if "NVIDIA Fake 24GB" in line]
     assert len(rows) == 3  # the lost one was never read
-    assert "free" in rows[0]
+    assert "75% free" in rows[0]
     assert f"in use by {getpass.getuser()}" in rows[1]
+    assert "program.py 5000" in rows[1]
     assert f"pid {pid}" in rows[1]
     assert "5000 of 24576" in rows[1]
     assert f"leased by {getpass.getuser()}" in rows[2]

@@ -71,6 +71,11 @@ def test_an_idle_gpu_is_free() -> None:
             "in use by eve (python train.py, pid 700) and 1 more",
         ),
         (
+            with_processes(GpuProcess(9, True, 2_000, "eve", "/opt/env/python /home/eve/train.py --lr 1 --width 1024")),
+            Conditions(),
+            "in use by eve (python train.py --lr 1 --width 1024, pid 9)",
+        ),
+        (
             with_processes(GpuProcess(9, True, None, None, None)),
             Conditions(),
             "in use by somebody (a program that cannot be seen, pid 9)",

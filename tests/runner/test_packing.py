@@ -177,7 +177,7 @@ def test_a_job_that_no_cards_here_can_serve_keeps_none() -> None:
 
 @pytest.mark.parametrize(
     ("age_s", "seen_mib", "expected"),
-    [(0.1, 0, True), (5.0, 600, True), (5.0, 700, False), (5.0, None, True), (30.0, None, False), (30.0, 0, False)],
+    [(0.1, 0, True), (5.0, 99, True), (5.0, 100, False), (5.0, None, True), (30.0, None, False), (30.0, 0, False)],
 )
 def test_an_attempt_settles_with_its_memory_or_with_time(age_s: float, seen_mib: int | None, expected: bool) -> None:
     assert is_settling(age_s, seen_mib, 1_000) is expected
