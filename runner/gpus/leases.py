@@ -15,6 +15,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import stat
 import time
 from contextlib import contextmanager, suppress
@@ -35,12 +36,12 @@ DIRECTORY = Path("/tmp/params-runner-leases-1")
 _MODE = 0o1777
 _SUFFIX = ".lease"
 _MAX_BYTES = 65536
+_SHARE = re.compile(r"[0-9]{1,18}(/[0-9]{1,18})?")
 _LOCK_TIMEOUT_S = 5.0  # somebody stopped (Ctrl-Z) within the fraction of a millisecond that it takes
 _LOCK_POLL_S = 0.001
 _DAY_S = 86400.0
 
 WHOLE = Fraction(1)
-_share = functools.lru_cache(maxsize=1024)(Fraction)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,13 @@ class LeaseStore:
                 continue
             try:
                 yield entry.path, _read(fd) if _is_held(fd) else None
-            except (ValueError, KeyError, TypeError, ZeroDivisionError):  # somebody else's file, and no lease
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                ZeroDivisionError,
+                RecursionError,
+            ):  # somebody else's file, and no lease
                 continue
             finally:
                 os.close(fd)
@@ -203,6 +210,14 @@ def _read(fd: int) -> LeaseRecord:
         os.utime(fd)  # what cleans /tmp goes by the age
     shares = {uuid: _share(share) for uuid, share in merged["shares"].items()}
     return LeaseRecord(shares, owner.st_uid, int(merged["pid"]), float(merged["since"]))
+
+
+@functools.lru_cache(maxsize=1024)
+def _share(text: str) -> Fraction:
+    # Somebody else wrote it: `Fraction` itself would take 1e999999999, or what makes room by being negative.
+    if not _SHARE.fullmatch(text) or not 0 < Fraction(text) <= WHOLE:
+        raise ValueError(f"{text[:50]!r} is no part of a GPU")
+    return Fraction(text)
 
 
 def _open_foreign(path: Path | str) -> int | None:

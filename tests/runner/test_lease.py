@@ -358,8 +358,20 @@ def test_what_another_user_left_is_in_nobodys_way(directory: Path, taker: Callab
     assert stale.exists()  # root's, in a sticky directory
 
 
-@needs_root
-@pytest.mark.parametrize("content", [b"", b"[]\n", b"{}\n", b"\xff\xfe\n", b'{"shares": {"GPU-a": "1/0"}}\n'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]\n",
+        b"{}\n",
+        b"\xff\xfe\n",
+        b"[" * 60_000 + b"\n",
+        *(
+            b'{"shares": {"GPU-b": "%s"}, "pid": 1, "since": 0}\n' % share
+            for share in (b"1/0", b"-1", b"0", b"2", b"1e999999999", b"1/" + b"9" * 40)
+        ),
+    ],
+)
 def test_a_locked_file_that_is_no_lease_is_passed_over(directory: Path, content: bytes) -> None:
     store = LeaseStore(directory)
     lease = store.take({"GPU-b": WHOLE})
