@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,6 @@ SERVERS = frozenset(
         "gdm",
         "weston",
         "mutter",
-        "sunshine",
     }
 )
 
@@ -92,7 +91,7 @@ class Verdict:
     reason: str = ""
     is_lost: bool = False  # what runs there is lost
     ready_at_s: float | None = None  # where only time is missing: when it will be usable, if it stays quiet
-    free_share: Fraction = field(default=Fraction(1))
+    free_share: Fraction = Fraction(1)
 
     @property
     def is_usable(self) -> bool:

@@ -36,6 +36,8 @@ DIRECTORY = Path("/tmp/params-runner-leases-1")
 _MODE = 0o1777
 _SUFFIX = ".lease"
 _MAX_BYTES = 65536
+# What reading somebody else's file may end in.
+_NO_LEASE = (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError)
 _SHARE = re.compile(r"[0-9]{1,18}(/[0-9]{1,18})?")
 _LOCK_TIMEOUT_S = 5.0  # somebody stopped (Ctrl-Z) within the fraction of a millisecond that it takes
 _LOCK_POLL_S = 0.001
@@ -127,13 +129,7 @@ class LeaseStore:
                 continue
             try:
                 yield entry.path, _read(fd) if _is_held(fd) else None
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                ZeroDivisionError,
-                RecursionError,
-            ):  # somebody else's file, and no lease
+            except _NO_LEASE:
                 continue
             finally:
                 os.close(fd)
