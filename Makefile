@@ -32,7 +32,7 @@ clean:
 
 # The stamps hold the checkout's path, because a virtual environment does not outlive a move.
 $(VENV)/installed-train: EXTRAS := train
-$(VENV)/installed-dev: EXTRAS := train,mpl,dev
+$(VENV)/installed-dev: EXTRAS := train,text,vision,mpl,dev
 $(VENV)/installed-%: setup.py constraints.txt $(VENV)/at-this-path
 	@echo "Installing into $(VENV) (the first time downloads PyTorch: minutes) …"
 	$(PIP_INSTALL) --editable '.[$(EXTRAS)]'

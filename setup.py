@@ -4,16 +4,22 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TRAIN = ["torch>=2.4"]
+TRAIN = ["filelock>=3.14", "scikit-learn>=1.5", "torch>=2.9"]
+TEXT = ["tokenizers>=0.20"]
 MPL = ["scipy>=1.11"]
-VISION = [*TRAIN, "timm>=1.0", "torchvision>=0.19"]
+VISION = [*TRAIN, "open_clip_torch>=2.24", "timm>=1.0", "torchvision>=0.24"]
 SEARCH = ["optuna>=4.0"]
 NOTIFY = ["apprise>=1.8"]
+STATS = ["scipy>=1.11", "scikit-learn>=1.4"]
+REPORT = ["plotly>=5.20"]
 DEV = [
     *NOTIFY,
+    *STATS,
+    *REPORT,
     "hypothesis>=6.100",
     "ipykernel>=6.29",
     "jsonschema>=4.20",
+    "mpmath>=1.3",
     "mypy>=1.13",
     "nbclient>=0.10",
     "nbformat>=5.10",
@@ -22,6 +28,7 @@ DEV = [
     "pytest>=8.2",
     "pytest-timeout>=2.3",
     "ruff>=0.8",
+    "statsmodels>=0.14.2",
     "types-psutil>=6.0",
     "types-PyYAML>=6.0.12",
 ]
@@ -34,8 +41,8 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["runner", "runner.*", "train", "train.*"]),
-    package_data={"runner": ["py.typed"], "train": ["py.typed"]},
+    packages=find_packages(include=["runner", "runner.*", "train", "train.*", "mpl", "mpl.*"]),
+    package_data={"runner": ["py.typed"], "train": ["py.typed"], "mpl": ["py.typed"]},
     install_requires=[
         "matplotlib>=3.8",
         "numpy>=1.26",
@@ -50,9 +57,12 @@ setup(
     extras_require={
         "train": TRAIN,
         "mpl": MPL,
+        "text": TEXT,
         "vision": VISION,
         "search": SEARCH,
         "notify": NOTIFY,
+        "stats": STATS,
+        "report": REPORT,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["run=runner.cli:main"]},

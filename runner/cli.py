@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import RunnerError
+from runner.results import options as results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,6 +115,10 @@ def _removal_options(result: argparse.ArgumentParser) -> None:
     add("--yes", action="store_true", help="do not ask")
 
 
+def _gpus_options(result: argparse.ArgumentParser) -> None:
+    result.add_argument("--json", action="store_true", help="one JSON object a GPU on standard output")
+
+
 def _no_options(_result: argparse.ArgumentParser) -> None: ...
 
 
@@ -138,8 +143,18 @@ COMMANDS = {
     "retry": Command("runner.control", "Makes failed trials due again: all, or those named.", _names_options),
     "check": Command("runner.check", "Says what `run` would find, and what looks wrong.", _file_options),
     "schema": Command("runner.schema", "Prints the JSON schema of params.yaml, for editors.", _no_options),
+    "gpus": Command("runner.gpus.command", "Says what each GPU does and why it is or is not used.", _gpus_options),
     "rm": Command("runner.removal", "Deletes trials, after a question.", _removal_options),
     "archive": Command("runner.removal", "Packs trials into .runner/archive/, after a question.", _removal_options),
+    "table": Command("runner.results.table", "Prints a row for each trial, or means.", results.table),
+    "best": Command("runner.results.table", "Prints the settings, the best mean first.", results.best),
+    "compare": Command("runner.results.compare", "Prints in what two trials differ.", results.compare),
+    "plot": Command("runner.results.plot", "Draws curves, a sweep, a heat map or a Pareto front.", results.plot),
+    "report": Command("runner.results.report", "Writes one HTML page that needs no network.", results.report),
+    "tensorboard-sync": Command(
+        "runner.results.tensorboard", "Writes TensorBoard events from metrics.csv.", results.tensorboard_sync
+    ),
+    "repro": Command("runner.results.repro", "Prints or does what makes a trial again.", results.repro),
 }
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import gpu
 from runner.header import CpuResource
 from runner.model import Slot
 
@@ -29,7 +28,9 @@ def slots(resource: Resource) -> tuple[list[Slot], str]:
     if isinstance(resource, CpuResource):
         return cpu_slots(resource.cpu), f"{resource.cpu} CPU slots"
     if resource == "auto":
-        indices = gpu.visible_indices()
+        from runner.gpus import visible
+
+        indices = visible.visible_indices()
         if indices:
             return gpu_slots(indices), f"{len(indices)} GPUs"
         count = usable_cores()

@@ -17,6 +17,9 @@ import yaml
 from hypothesis import settings
 
 from runner.cli import main
+from tests.fakenvml.fixtures import fake_nvml, nvml_library, old_nvml_library
+
+__all__ = ["fake_nvml", "nvml_library", "old_nvml_library"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,6 +27,9 @@ PURE = (
     "progress",
     "events",
     "notices",
+    "devices",
+    "eligibility",
+    "packing",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -43,14 +46,26 @@ IMPURE_LIBRARIES = {
 # From the top down: a layer imports only what stands below it.
 LAYERS = (
     {"cli"},
-    {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema"},
+    {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
     {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
     {"client", "follow", "connections", "intake", "planning", "resources", "endings", "ledger"},
-    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpu"},
-    {"header", "notify", "gridfile", "protocol", "records", "process", "strays", "yamlfile", "appendfile", "lasting"},
+    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus"},
+    {
+        "header",
+        "notify",
+        "gridfile",
+        "protocol",
+        "records",
+        "process",
+        "strays",
+        "provenance",
+        "yamlfile",
+        "appendfile",
+        "lasting",
+    },
     {"daemonlog", "logtail", "logout", "triage", "keep"},
-    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options"},
-    {"model", "grid", "naming", "template", "values", "text", "errors"},
+    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "eligibility"},
+    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing"},
 )
 
 
@@ -116,8 +131,17 @@ def test_packages_stay_apart() -> None:
         assert not used & {"train", "mpl", "torch"}, name
     for name, path in modules("runner/examine").items():
         own = {module for module in imports(path, with_types=True) if module.startswith("runner.")}
-        allowed = ("runner.examine", "runner.yamlfile", "runner.values", "runner.errors")
+        allowed = ("runner.examine", "runner.yamlfile", "runner.values", "runner.errors", "runner.provenance")
         assert all(module.startswith(allowed) for module in own), name
+
+
+def test_the_loss_law_needs_the_schedules_alone() -> None:
+    for name, path in modules("mpl").items():
+        own = {module for module in imports(path, with_types=True) if module.split(".")[0] in ("train", "runner")}
+        allowed = ("train.schedules", "train.errors")
+        assert all(module.startswith(allowed) for module in own), name
+    used = {module.split(".")[0] for path in modules("mpl").values() for module in imports(path)}
+    assert not used & {"torch", "pandas", "runner"}
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -137,6 +161,7 @@ def loaded_after(statement: str) -> set[str]:
         ("import runner.run", {"torch", "pandas", "matplotlib", "tensorboard"}),
         ("import runner.examine", {"torch", "tensorboard"}),
         ("import train, train.schedules", {"torch", "tensorboard", "pandas"}),
+        ("import mpl.cli", {"torch", "pandas", "matplotlib", "runner"}),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement: str, heavy: set[str]) -> None:

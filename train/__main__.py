@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from train.config import fail, parse
 from train.errors import TrainError
+from train.flags import fail, parse
 from train.signals import Stop
 
 

@@ -1,53 +1,131 @@
-"""checkpoint.pt: the whole state of a run, replaced at once, read without unpickling code."""
+"""checkpoints/<step>.pt: the whole state of a run, replaced at once, read without unpickling code."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 from zipfile import is_zipfile
 
 import torch
+from filelock import FileLock, Timeout
 
-from train.config import Config
+from train.config import HOW, Config
 from train.errors import TrainError
 from train.files import replacing
+from train.flags import config_class, make
 
-NAME = "checkpoint.pt"
-FORMAT = 1
+DIRECTORY = "checkpoints"
+BEST = "best.pt"
+LOCK = ".lock"
+FORMAT = 2
 
 
-def save(directory: Path, state: dict[str, Any]) -> None:
-    with replacing(directory / NAME) as file:
+def save(directory: Path, state: dict[str, Any], keep: int) -> Path:
+    """Save the state of its step, and remove all but the last `keep` (0: none is removed)."""
+    path = directory / DIRECTORY / f"{state['step']}.pt"
+    _write(path, state)
+    for old in saved(directory)[:-keep] if keep else []:
+        old.unlink()
+    return path
+
+
+def save_best(directory: Path, state: dict[str, Any]) -> None:
+    _write(directory / DIRECTORY / BEST, state)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as file:
         torch.save({"format": FORMAT, **state}, file)
 
 
-def load(directory: Path) -> dict[str, Any] | None:
-    """Return the state saved in a directory, None where there is none."""
-    path = directory / NAME
+def saved(directory: Path) -> list[Path]:
+    """Return the checkpoints of a run by their steps, the newest last."""
+    return sorted((p for p in (directory / DIRECTORY).glob("*.pt") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+
+
+def load_newest(directory: Path) -> dict[str, Any] | None:
+    """Return the newest state of a run; None where there is none."""
+    paths = saved(directory)
+    return load(paths[-1]) if paths else None
+
+
+def load(path: Path) -> dict[str, Any]:
     try:
         # What is no archive torch would read as its oldest format, with any exception for an end.
-        if path.exists() and not is_zipfile(path):
+        if not is_zipfile(path):
             raise ValueError("it is cut off or no checkpoint")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        raise TrainError(f"cannot read {path} ({reason}); remove it to begin anew") from error
+        raise TrainError(f"cannot read {path} ({reason}); without it the run goes on from the one before it") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TrainError(f"{path} is not a checkpoint of this version; remove it to begin anew")
     return state
 
 
-def require_same(directory: Path, state: dict[str, Any], config: Config, data_sha256: str) -> None:
-    """Raise where the checkpoint belongs to another run, with the names of what differs."""
-    # A flag that is younger than the checkpoint had its default.
-    then = {**Config(directory, **state["config"]).compared(), "data's content": state["data_sha256"][:12]}
-    now = {**config.compared(), "data's content": data_sha256[:12]}
-    differing = [f"{key} ({then[key]} there, {now[key]} here)" for key in now if then[key] != now[key]]
+def load_origin(path: Path, begin: int) -> dict[str, Any]:
+    """Return the state that another run begins with: of a file, or of a run's directory at step `begin` (0: newest)."""
+    if path.is_dir():
+        steps = {int(file.stem): file for file in saved(path)}
+        wanted = begin or max(steps, default=0)
+        if wanted not in steps:
+            there = ", ".join(map(str, steps)) or "none"
+            raise TrainError(f"init_from: {path} holds no checkpoint of step {wanted}; there are: {there}")
+        path = steps[wanted]
+    elif not path.exists():
+        raise TrainError(f"init_from: there is no {path}")
+    state = load(path)
+    if begin and state["step"] != begin:
+        raise TrainError(f"begin is {begin}: {path} is the state of step {state['step']}")
+    return state
+
+
+def recorded_config(directory: Path, state: dict[str, Any]) -> Config:
+    """Return the config of the run that a state belongs to."""
+    return make(config_class(state["config"]["task"]), {**state["config"], "out": directory})
+
+
+def continued(config: Config, state: dict[str, Any]) -> Config:
+    """Return the config with which a run goes on; raise where what is asked for is another run.
+
+    An option that was given neither then nor now has the default of then.
+    """
+    then = recorded_config(config.out, state)
+    config = config.in_steps(state["epoch"])
+    if type(then) is not type(config):
+        differing = [f"task ({then.task} there, {config.task} here)"]
+    else:
+        given = {*state["given"], *config.model_fields_set} - HOW
+        pairs = {name: (getattr(then, name), getattr(config, name)) for name in sorted(given)}
+        # What is None here is inferred.
+        differing = [f"{n} ({old} there, {new} here)" for n, (old, new) in pairs.items() if new not in (old, None)]
     if differing:
         raise TrainError(
-            f"{directory} holds a checkpoint of another run: different {', '.join(differing)}; "
-            "use another --out, or remove the checkpoint"
+            f"{config.out} holds a checkpoint of another run: different {', '.join(differing)}; "
+            "use another --out, or remove the checkpoints"
         )
+    how = {name: getattr(config, name) for name in HOW & type(config).model_fields.keys()}
+    return then.model_copy(update=how)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes from training in a directory; the system opens the lock when this process ends."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainError(
+            f"another process is training in {directory}: wait for its end, or use another --out"
+        ) from error
+    except OSError as error:
+        raise TrainError(f"cannot write to {directory}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import yaml
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -19,6 +21,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def write_yaml(path: Path, value: dict[str, Any], comment: str) -> None:
+    with replacing(path) as file:
+        file.write(f"# {comment}\n{yaml.safe_dump(value, sort_keys=False, allow_unicode=True)}".encode())
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,47 +1,145 @@
-"""What a run writes while it lasts: metrics.csv, TensorBoard events and lines on stdout."""
+"""What a run writes while it lasts: metrics.csv, lines on stdout, TensorBoard events, Weights & Biases."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, Self, TextIO
 
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import api_pb2, metadata
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
-from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
+from torch import Tensor
 
+from train.config import Config
 from train.errors import TrainError
 from train.files import replacing
+from train.usage import Usage
+from train.world import World
 
 METRICS = "metrics.csv"
-HEADER = "step,lr,loss,val_loss,time_s"
-EVENTS = "events.out.tfevents.*"
-# It tells this program's event files from those that others put into the directory.
-SUFFIX = ".lm"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One logged step: `step` steps are done, `loss` is the mean over those since the row before."""
+class Record:
+    """One logged step: `step` steps are done, `loss` is the mean over those since the record before.
+
+    `metrics` holds what an evaluation found, by column (`val_loss`); it is empty between evaluations. `time_s` counts
+    the seconds of training, over all interruptions; `time` is the Unix time.
+    """
 
     step: int
     lr: float
     loss: float
-    val_loss: float | None
+    metrics: dict[str, float]
     time_s: float
+    time: float = field(default_factory=time.time)
 
-    def __str__(self) -> str:
-        val_loss = "" if self.val_loss is None else f"{self.val_loss:.6f}"
-        return f"{self.step},{self.lr!r},{self.loss:.6f},{val_loss},{self.time_s:.3f}"
+    def line(self, columns: list[str]) -> str:
+        """Return the row of metrics.csv."""
+        values = (f"{self.metrics[name]:.6f}" if name in self.metrics else "" for name in columns)
+        loss = f"{self.loss:.6f}" if self.step else ""
+        return ",".join((str(self.step), repr(self.lr), loss, *values, f"{self.time_s:.3f}", f"{self.time:.3f}"))
 
 
-def open_metrics(directory: Path, last_step: int) -> TextIO:
+class Logger(Protocol):
+    """Somewhere else to log to. A resumed run logs steps again that a killed one has logged beyond its checkpoint."""
+
+    def hyperparameters(self, values: dict[str, Any]) -> None: ...
+
+    def scalars(self, values: dict[str, float], step: int) -> None: ...
+
+    def samples(self, samples: Tensor | str, step: int) -> None: ...
+
+    def end(self, step: int, metrics: dict[str, float], completed: bool) -> None: ...
+
+    def sync(self) -> None:
+        """Put everything where a killed program leaves it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def tag(column: str) -> str:
+    """Return the name of a scalar: `loss/val_ema_0.9` for the column `val_ema_0.9_loss`."""
+    split, _, metric = column.rpartition("_")
+    return f"{metric}/{split}"
+
+
+class Log:
+    """Streams the records of one run, from the step where it begins or resumes; only the first process writes."""
+
+    def __init__(self, config: Config, columns: list[str], done_steps: int, last_row_step: int, world: World) -> None:
+        self.steps, self.columns, self.usage = int(config.steps), columns, Usage(world.device)
+        self.metrics: TextIO | None = None
+        self.others: list[Logger] = []
+        if world.first:
+            if not last_row_step:
+                remove_outputs(config.out)
+            self.others = [make_logger(name, config, done_steps) for name in config.loggers]
+            self.metrics = open_metrics(config.out, columns, last_row_step)
+        self.first_step, self.begun_s = done_steps, time.perf_counter()
+
+    def begin(self, hyperparameters: dict[str, Any]) -> None:
+        for other in self.others:
+            other.hyperparameters(hyperparameters)
+
+    def record(self, record: Record) -> None:
+        if self.metrics is None:
+            return
+        self.metrics.write(f"{record.line(self.columns)}\n")
+        steps_per_s = (record.step - self.first_step) / (time.perf_counter() - self.begun_s)
+        scalars = {tag(name): value for name, value in record.metrics.items()}
+        if record.step > self.first_step:
+            scalars |= {"loss/train": record.loss, "lr": record.lr, "use/steps_per_s": steps_per_s, **self.usage.now()}
+        for other in self.others:
+            other.scalars(scalars, record.step)
+        found = "".join(f" {name} {value:.4f}" for name, value in record.metrics.items())
+        left = f" left {duration((self.steps - record.step) / steps_per_s)}" if steps_per_s else ""
+        loss = f" loss {record.loss:.4f}" if record.step > self.first_step else ""
+        print(
+            f"step {record.step}/{self.steps}{loss}{found} lr {record.lr:.2e} {steps_per_s:.3g} steps/s{left}",
+            flush=True,
+        )
+
+    def samples(self, samples: Tensor | str, step: int) -> None:
+        for other in self.others:
+            other.samples(samples, step)
+
+    def end(self, step: int, metrics: dict[str, float], completed: bool) -> None:
+        for other in self.others:
+            other.end(step, metrics, completed)
+
+    def sync(self) -> None:
+        """Put all rows and events where a killed program leaves them: a checkpoint counts on it."""
+        if self.metrics is not None:
+            os.fsync(self.metrics.fileno())
+        for other in self.others:
+            other.sync()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
+        for other in self.others:
+            other.close()
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest} s"
+
+
+def header(columns: list[str]) -> str:
+    return ",".join(("step", "lr", "loss", *columns, "time_s", "time"))
+
+
+def open_metrics(directory: Path, columns: list[str], last_step: int) -> TextIO:
     """Open metrics.csv behind the row of `last_step`, the last one that the checkpoint knows (0: none)."""
     path = directory / METRICS
-    kept = [HEADER]
+    kept = [header(columns)]
     if last_step:
         # A torn last line is beyond the checkpoint, as those before it are synced.
         lines = path.read_text().splitlines()[1:] if path.exists() else []
@@ -56,78 +154,27 @@ def open_metrics(directory: Path, last_step: int) -> TextIO:
 
 def remove_outputs(directory: Path) -> None:
     """Remove what an earlier run left in a directory where a run begins anew; files of others stay."""
-    for pattern in (f"{EVENTS}{SUFFIX}.*", "eval_train.json", "eval_val.json", "eval_test.json"):
+    from train.events import OWN_EVENTS
+
+    for pattern in (OWN_EVENTS, "eval_*.json"):
         for path in directory.glob(pattern):
             path.unlink()
 
 
-class Log:
-    """Streams the rows of one run, from the step where it begins or resumes."""
+def check_loggers(config: Config) -> None:
+    """Raise where the library of a logger is missing."""
+    if "wandb" in config.loggers:
+        from train.weights_and_biases import library
 
-    def __init__(self, directory: Path, steps: int, done_steps: int, last_row_step: int) -> None:
-        self.steps = steps
-        if not done_steps:
-            remove_outputs(directory)
-        self.metrics = open_metrics(directory, last_row_step)
-        # A run that was killed has written events that the resumed one writes again: hide those.
-        purge_step = done_steps + 1 if done_steps else None
-        self.events = SummaryWriter(
-            str(directory), purge_step=purge_step, flush_secs=10, filename_suffix=f"{SUFFIX}.run"
-        )
-
-    def hyperparameters(self, values: dict[str, Any]) -> None:
-        """Begin the run's session in TensorBoard's table; it finds the metrics among the scalars itself."""
-        info = SessionStartInfo(start_time_secs=time.time())
-        # A seed is a name, not a quantity: as a number it shows as 0.0000, and has a range to filter by.
-        for name, value in {**values, "seed": str(values["seed"])}.items():
-            kind = "string_value" if isinstance(value, str) else "number_value"
-            setattr(info.hparams[name], kind, value)
-        self._session(metadata.SESSION_START_INFO_TAG, 0, HParamsPluginData(session_start_info=info))
-
-    def row(self, row: Row, steps_per_s: float) -> None:
-        self.metrics.write(f"{row}\n")
-        self.events.add_scalar("loss/train", row.loss, row.step)
-        self.events.add_scalar("lr", row.lr, row.step)
-        val = ""
-        if row.val_loss is not None:
-            self.events.add_scalar("loss/val", row.val_loss, row.step)
-            val = f" val {row.val_loss:.4f}"
-        left_s = (self.steps - row.step) / steps_per_s
-        print(
-            f"step {row.step}/{self.steps} loss {row.loss:.4f}{val} lr {row.lr:.2e} "
-            f"{steps_per_s:.0f} steps/s left {left_s:.0f} s",
-            flush=True,
-        )
-
-    def end(self, step: int, val_loss: float | None) -> None:
-        """End the session in TensorBoard's table; without a loss it has failed."""
-        if val_loss is not None:
-            self.events.add_scalar("loss/final_val", val_loss, step)
-        status = api_pb2.STATUS_FAILURE if val_loss is None else api_pb2.STATUS_SUCCESS
-        info = SessionEndInfo(status=status, end_time_secs=time.time())
-        self._session(metadata.SESSION_END_INFO_TAG, step, HParamsPluginData(session_end_info=info))
-
-    def sync(self) -> None:
-        """Put all rows and events where a killed program leaves them: a checkpoint counts on it."""
-        os.fsync(self.metrics.fileno())
-        self.events.flush()
-
-    def close(self) -> None:
-        self.metrics.close()
-        self.events.close()
-
-    def _session(self, tag: str, step: int, data: HParamsPluginData) -> None:
-        # SummaryWriter.add_hparams would put the session into a directory of its own.
-        content = metadata.create_summary_metadata(data)
-        value = Summary.Value(tag=tag, metadata=content, tensor=metadata.NULL_TENSOR)
-        writer: FileWriter = self.events._get_file_writer()  # type: ignore[no-untyped-call]
-        writer.add_summary(Summary(value=[value]), global_step=step)
+        library()
 
 
-def append_scalar(directory: Path, tag: str, value: float, step: int) -> None:
-    """Add one scalar to a run that has ended; it replaces the one that was added before."""
-    suffix = f"{SUFFIX}.{tag.replace('/', '_')}"
-    for earlier in directory.glob(f"{EVENTS}{suffix}"):
-        earlier.unlink()
-    with SummaryWriter(str(directory), filename_suffix=suffix) as events:
-        events.add_scalar(tag, value, step)
+def make_logger(name: str, config: Config, done_steps: int) -> Logger:
+    """Make a logger of the config; the library behind it is loaded only then."""
+    if name == "wandb":
+        from train.weights_and_biases import WandbLogger
+
+        return WandbLogger(config)
+    from train.events import EventLogger
+
+    return EventLogger(config.out, done_steps)

@@ -5,12 +5,19 @@ formulas T is `steps`, W is `warmup`, P is `peak`, F is `floor` (the last LR as 
 p(s) = (s + 1 - start) / (T - start), cut to [0, 1], is the progress of a decay that begins at step `start`:
 0 just before it, 1 at the last step, so that the last step runs at P F exactly.
 
-A linear warm-up, (s + 1) / W for s < W, multiplies every schedule except one that is read from a file.
+A warm-up multiplies every schedule except one that is read from a file: (s + 1) / W for s < W, or, of the kind
+`constant`, 0.1. The convention `linspace`, that of the public data of Luo et al. (arXiv:2503.12811), counts from 0
+instead: the warm-up is linspace(0, P, W) and p(s) = (s - start) / (T - start), which would be 1 at step T.
+
+A `Schedule` is a function from steps to LRs. `named`, `ramp`, `piecewise_linear` make them and `join` puts them
+together.
 
 >>> schedule("linear", steps=4, peak=1.0, warmup=0, floor=0.0).tolist()
 [0.75, 0.5, 0.25, 0.0]
 >>> schedule("wsd", steps=10, peak=1.0, warmup=2, floor=0.01)[[0, 1, 7, 8, 9]].round(4).tolist()
 [0.5, 1.0, 1.0, 0.1, 0.01]
+>>> join([ramp(0, 2, 0.0, 1.0), named("linear", 4, 1.0, floor=0.0)], [2])(np.arange(6.0)).tolist()
+[0.0, 0.5, 0.75, 0.5, 0.25, 0.0]
 """
 
 from __future__ import annotations
@@ -19,17 +26,23 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from train.errors import TrainError, nearest
-
-Array: TypeAlias = NDArray[np.float64]
+from train.pieces import FILES, from_file
+from train.pieces import Array as Array
+from train.pieces import Schedule as Schedule
+from train.pieces import join as join
+from train.pieces import piecewise_linear as piecewise_linear
+from train.pieces import ramp as ramp
 
 DECAY = 0.2
 """The last part of a run in which the warmup-stable-decay schedules decay, as a fraction of all its steps."""
+CONSTANT_WARMUP = 0.1
+"""The LR of a constant warm-up in parts of the schedule's: He et al., 2016 (arXiv:1512.03385, section 4.2)."""
+WARMUP_KINDS = ("linear", "constant")
+CONVENTIONS = ("last", "linspace")
 
 
 @dataclass(frozen=True)
@@ -41,16 +54,21 @@ class Shape:
     warmup: int
     floor: float
     decay: float = DECAY
+    warmup_kind: str = "linear"
+    convention: str = "last"
 
     @property
     def decay_start(self) -> int:
         """The first step of the decay stage; a long warm-up shortens the decay."""
         return max(self.warmup, self.steps - round(self.decay * self.steps))
 
+    def done(self, step: Array) -> Array:
+        """The steps that count as done at `step`: itself included, or, by the convention linspace, not."""
+        return step + (self.convention == "last")
 
-def progress(step: Array, start: int, steps: int) -> Array:
-    """p(s) = (s + 1 - start) / (steps - start), cut to [0, 1]."""
-    return np.clip((step + 1 - start) / max(steps - start, 1), 0.0, 1.0)
+    def progress(self, step: Array, start: int) -> Array:
+        """p(s), cut to [0, 1]."""
+        return np.clip((self.done(step) - start) / max(self.steps - start, 1), 0.0, 1.0)
 
 
 def constant(step: Array, shape: Shape) -> Array:
@@ -60,7 +78,12 @@ def constant(step: Array, shape: Shape) -> Array:
 
 def linear(step: Array, shape: Shape) -> Array:
     """P (1 - (1 - F) p), decaying from the end of the warm-up."""
-    return shape.peak * (1 - (1 - shape.floor) * progress(step, shape.warmup, shape.steps))
+    return shape.peak * (1 - (1 - shape.floor) * shape.progress(step, shape.warmup))
+
+
+def polynomial(step: Array, shape: Shape, power: float) -> Array:
+    """P (F + (1 - F) (1 - p)^power), decaying from the end of the warm-up."""
+    return shape.peak * (shape.floor + (1 - shape.floor) * (1 - shape.progress(step, shape.warmup)) ** power)
 
 
 def cosine(step: Array, shape: Shape) -> Array:
@@ -68,8 +91,17 @@ def cosine(step: Array, shape: Shape) -> Array:
 
     Loshchilov and Hutter, SGDR, 2017 (arXiv:1608.03983), without restarts.
     """
-    half_wave = (1 + np.cos(np.pi * progress(step, shape.warmup, shape.steps))) / 2
+    half_wave = (1 + np.cos(np.pi * shape.progress(step, shape.warmup))) / 2
     return shape.peak * (shape.floor + (1 - shape.floor) * half_wave)
+
+
+def cosine_restarts(step: Array, shape: Shape, cycles: float) -> Array:
+    """The cosine decay `cycles` times over, each from P to P F and of equal length: SGDR with its warm restarts."""
+    edges = np.round(np.linspace(shape.warmup, shape.steps, int(cycles) + 1))
+    cycle = np.clip(np.searchsorted(edges, step, side="right") - 1, 0, int(cycles) - 1)
+    length = np.maximum(edges[cycle + 1] - edges[cycle], 1)
+    progress = np.clip((shape.done(step) - edges[cycle]) / length, 0.0, 1.0)
+    return shape.peak * (shape.floor + (1 - shape.floor) * (1 + np.cos(np.pi * progress)) / 2)
 
 
 def wsd(step: Array, shape: Shape) -> Array:
@@ -77,7 +109,7 @@ def wsd(step: Array, shape: Shape) -> Array:
 
     Hu et al., MiniCPM, 2024 (arXiv:2404.06395).
     """
-    return shape.peak * shape.floor ** progress(step, shape.decay_start, shape.steps)
+    return shape.peak * shape.floor ** shape.progress(step, shape.decay_start)
 
 
 def wsd_linear(step: Array, shape: Shape) -> Array:
@@ -85,7 +117,7 @@ def wsd_linear(step: Array, shape: Shape) -> Array:
 
     Hägele et al., 2024 (arXiv:2405.18392).
     """
-    return shape.peak * (1 - (1 - shape.floor) * progress(step, shape.decay_start, shape.steps))
+    return shape.peak * (1 - (1 - shape.floor) * shape.progress(step, shape.decay_start))
 
 
 def wsd_sqrt(step: Array, shape: Shape) -> Array:
@@ -93,7 +125,13 @@ def wsd_sqrt(step: Array, shape: Shape) -> Array:
 
     Hägele et al., 2024 (arXiv:2405.18392).
     """
-    return shape.peak * (1 - (1 - shape.floor) * np.sqrt(progress(step, shape.decay_start, shape.steps)))
+    return shape.peak * (1 - (1 - shape.floor) * np.sqrt(shape.progress(step, shape.decay_start)))
+
+
+def step_decay(step: Array, shape: Shape) -> Array:
+    """P F^(i / (n - 1)) on the i-th of n = round(1 / decay) stairs of equal length: at the default decay, five."""
+    stairs = max(round(1 / shape.decay), 1) if shape.decay else shape.steps
+    return shape.peak * shape.floor ** (np.floor(step * stairs / shape.steps) / max(stairs - 1, 1))
 
 
 def multistep(step: Array, shape: Shape) -> Array:
@@ -112,16 +150,17 @@ def inverse_sqrt(step: Array, shape: Shape) -> Array:
     Vaswani et al., 2017 (arXiv:1706.03762).
     """
     warmup = max(shape.warmup, 1)
-    return shape.peak * np.sqrt(warmup / np.maximum(step + 1, warmup))
+    return shape.peak * np.sqrt(warmup / np.maximum(shape.done(step), warmup))
 
 
 def two_stage(step: Array, shape: Shape, second: float) -> Array:
-    """P for the first half of the steps, `second` P for the rest; the floor is not used.
+    """P for the first half of the steps, `second` P for the rest (above 1: percent); the floor is not used.
 
     The drop shows how the loss answers to one change of the LR: the two-stage curves of Luo et al., A Multi-Power
     Law for Loss Curve Prediction, 2025 (arXiv:2503.12811).
     """
-    return np.where(step < max(shape.warmup, shape.steps // 2), shape.peak, shape.peak * second)
+    fraction = second / 100 if second >= 1 else second
+    return np.where(step < max(shape.warmup, shape.steps // 2), shape.peak, shape.peak * fraction)
 
 
 SCHEDULES: dict[str, Callable[[Array, Shape], Array]] = {
@@ -132,34 +171,104 @@ SCHEDULES: dict[str, Callable[[Array, Shape], Array]] = {
     "wsd_linear": wsd_linear,
     "wsdld": wsd_linear,
     "wsd_sqrt": wsd_sqrt,
+    "step": step_decay,
     "multistep": multistep,
     "inverse_sqrt": inverse_sqrt,
 }
-POSITIVE_FLOOR = ("wsd", "multistep")
-ALLOWED = f"{', '.join(SCHEDULES)}, wsdcon_<percent of the peak>, or a path ending in .npy"
 
 
-def schedule(name: str, steps: int, peak: float, warmup: int = 0, floor: float = 0.1, decay: float = DECAY) -> Array:
-    """Return the LR of every step: shape [steps], float64.
+@dataclass(frozen=True)
+class Family:
+    """Schedules whose name ends in a number: `prefix` + a number from `least` to `most`."""
+
+    formula: Callable[[Array, Shape, float], Array]
+    least: float
+    most: float
+    number: str
+    """What the number is, with its range, in words."""
+    whole: bool = False
+
+    def value(self, name: str, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not self.least <= value <= self.most or (self.whole and not value.is_integer()):
+            raise TrainError(f"schedule {name!r}: {text!r} is not {self.number}")
+        return value
+
+
+FAMILIES = {
+    "wsdcon_": Family(two_stage, 0, 100, "a percentage (1 to 100) or a fraction (below 1)"),
+    "polynomial_": Family(polynomial, 0.01, 100, "a power (0.01 to 100)"),
+    "cosine_restarts_": Family(cosine_restarts, 1, 10**6, "a number of cycles (1 or more)", whole=True),
+}
+POSITIVE_FLOOR = ("wsd", "step", "multistep")
+ALLOWED = (
+    f"{', '.join(SCHEDULES)}, wsdcon_<percent of the peak>, polynomial_<power>, cosine_restarts_<cycles>, "
+    "or a path ending in .npy (the LR of every step), .csv or .json (knots of a piecewise linear schedule)"
+)
+
+
+def schedule(
+    name: str,
+    steps: int,
+    peak: float,
+    warmup: int = 0,
+    floor: float = 0.1,
+    decay: float = DECAY,
+    warmup_kind: str = "linear",
+    convention: str = "last",
+) -> Array:
+    """Return the LR of every step: shape [steps], float64; `named` says what the arguments mean."""
+    return named(name, steps, peak, warmup, floor, decay, warmup_kind, convention)(np.arange(steps, dtype=np.float64))
+
+
+def named(
+    name: str,
+    steps: int,
+    peak: float,
+    warmup: int = 0,
+    floor: float = 0.1,
+    decay: float = DECAY,
+    warmup_kind: str = "linear",
+    convention: str = "last",
+) -> Schedule:
+    """Return the schedule of a name, with its warm-up, for steps from 0 to `steps` - 1.
 
     `name` is a key of SCHEDULES; `wsdcon_<x>`, two constant stages, the second at x percent of the peak (`wsdcon_9`:
-    9%) or, when x is below 1, at that fraction of it (`wsdcon_0.09`); or the path of a .npy file with the LR of every
-    step, to which peak, warm-up and floor do not apply. Raises TrainError for what makes no schedule.
+    9%) or, when x is below 1, at that fraction of it (`wsdcon_0.09`); `polynomial_<power>`;
+    `cosine_restarts_<cycles>`; or the path of a file, to which peak, warm-up and floor do not apply: `.npy` with the
+    LR of every step, or the knots of a piecewise linear schedule from step 0 to the last one, as `.csv` (`step,lr`)
+    or `.json` ({"knots": [[step, lr], ...]}). Raises TrainError for what makes no schedule.
     """
-    shape = Shape(steps, peak, warmup, floor, decay)
+    shape = Shape(steps, peak, warmup, floor, decay, warmup_kind, convention)
     _check(shape)
-    if name.endswith(".npy"):
-        return _from_file(Path(name), steps)
-    step = np.arange(steps, dtype=np.float64)
-    if name.startswith("wsdcon_"):
-        lrs = two_stage(step, shape, _second_stage(name))
-    elif name not in SCHEDULES:
+    if name.endswith(FILES):
+        return from_file(Path(name), steps)
+    formula = _formula(name, shape)
+    return lambda step: formula(step) * _warm_up(step, shape)
+
+
+def _warm_up(step: Array, shape: Shape) -> Array:
+    """The factor of the warm-up: 1 behind it."""
+    if shape.warmup_kind == "constant":
+        return np.where(step < shape.warmup, CONSTANT_WARMUP, 1.0)
+    if shape.convention == "linspace":
+        return np.where(step < shape.warmup, step / max(shape.warmup - 1, 1), 1.0)
+    return np.minimum(1.0, (step + 1) / max(shape.warmup, 1))
+
+
+def _formula(name: str, shape: Shape) -> Schedule:
+    for prefix, family in FAMILIES.items():
+        if name.startswith(prefix):
+            number = family.value(name, name.removeprefix(prefix))
+            return lambda step: family.formula(step, shape, number)
+    if name not in SCHEDULES:
         raise TrainError(f"unknown schedule {name!r}{nearest(name, SCHEDULES) or ':'} allowed: {ALLOWED}")
-    elif name in POSITIVE_FLOOR and floor == 0:
+    if name in POSITIVE_FLOOR and shape.floor == 0:
         raise TrainError(f"schedule {name} needs a floor above 0: its decay is geometric")
-    else:
-        lrs = SCHEDULES[name](step, shape)
-    return lrs * np.minimum(1.0, (step + 1) / max(warmup, 1))
+    return lambda step: SCHEDULES[name](step, shape)
 
 
 def _check(shape: Shape) -> None:
@@ -173,28 +282,6 @@ def _check(shape: Shape) -> None:
         raise TrainError(f"floor is {shape.floor}: it is a fraction of the peak LR, between 0 and 1")
     if not 0 <= shape.decay <= 1:
         raise TrainError(f"decay is {shape.decay}: it is a fraction of the steps, between 0 and 1")
-
-
-def _second_stage(name: str) -> float:
-    """Return the second stage of `wsdcon_<x>` as a fraction of the peak."""
-    text = name.removeprefix("wsdcon_")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 100:
-        raise TrainError(f"schedule {name!r}: {text!r} is not a percentage (1 to 100) or a fraction (below 1)")
-    return value / 100 if value >= 1 else value
-
-
-def _from_file(path: Path, steps: int) -> Array:
-    try:
-        lrs = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TrainError(f"cannot read the schedule {path}: {error}") from error
-    if not isinstance(lrs, np.ndarray) or lrs.dtype.kind not in "fiu" or lrs.shape != (steps,):
-        found = f"{lrs.dtype} {lrs.shape}" if isinstance(lrs, np.ndarray) else type(lrs).__name__
-        raise TrainError(f"the schedule {path} holds {found}: needed is one LR a step, numbers of shape ({steps},)")
-    if not (np.isfinite(lrs).all() and (lrs >= 0).all()):
-        raise TrainError(f"the schedule {path} holds an LR that is negative or not finite")
-    return lrs.astype(np.float64)
+    for key, allowed in (("warmup_kind", WARMUP_KINDS), ("convention", CONVENTIONS)):
+        if (word := getattr(shape, key)) not in allowed:
+            raise TrainError(f"{key} is {word!r}: allowed are {', '.join(allowed)}")

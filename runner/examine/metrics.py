@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "metrics.csv"
 _FIRST_COLUMNS = ["step", "lr", "loss"]
-_NOT_RESULTS = {"step", "lr", "time", "time_s"}
+NOT_RESULTS = {"step", "lr", "time", "time_s"}
 
 
 def _whole_rows(path: Path) -> list[bytes]:
@@ -79,7 +79,7 @@ def _cell(text: str) -> Any:
         return text
 
 
-def _last_cells(path: Path) -> dict[str, Any]:
+def last_cells(path: Path) -> dict[str, Any]:
     """Return the last cell of each column that isn't empty; a `nan` that was written counts."""
     rows = _whole_rows(path)
     if not rows:
@@ -99,7 +99,7 @@ def _last_cells(path: Path) -> dict[str, Any]:
     return last
 
 
-def _evaluation(file: Path) -> dict[str, float]:
+def read_evaluation(file: Path) -> dict[str, float]:
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:
@@ -110,7 +110,7 @@ def _evaluation(file: Path) -> dict[str, float]:
     return {
         f"{split}_{name}": value
         for name, value in content.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name not in _NOT_RESULTS
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in NOT_RESULTS
     }
 
 
@@ -119,11 +119,11 @@ def collect_final_values(path: Path) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
     faults: list[str] = []
     if (path / METRICS_FILE).is_file():
-        last = _last_cells(path / METRICS_FILE)
-        values = {name: value for name, value in last.items() if name not in _NOT_RESULTS}
+        last = last_cells(path / METRICS_FILE)
+        values = {name: value for name, value in last.items() if name not in NOT_RESULTS}
     for file in sorted(path.glob("eval_*.json")):
         try:
-            values.update(_evaluation(file))
+            values.update(read_evaluation(file))
         except (ValueError, OSError) as error:
             faults.append(str(error))
     return values, faults

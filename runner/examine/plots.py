@@ -13,8 +13,8 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from runner.examine import curves
-from runner.examine.curves import Group
+from runner.examine import grouping
+from runner.examine.grouping import Group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,9 +73,9 @@ def _looks(groups: Sequence[Group]) -> tuple[list[Look], tuple[ScalarMappable, A
         return [Look(colour, style) for colour, style in pairs[: len(groups)]], None
     colours = mpl.colormaps["viridis"].resampled(256)(np.linspace(0.0, 0.92, 256))
     colour_map = LinearSegmentedColormap.from_list("viridis without its lightest end", colours)
-    name = curves.colour_parameter(groups, curves.varying_names(groups))
+    name = grouping.colour_parameter(groups, grouping.varying_names(groups))
     if name is None:
-        keys, norm = curves.final_ranks(groups), Normalize(0, len(groups) - 1)
+        keys, norm = grouping.final_ranks(groups), Normalize(0, len(groups) - 1)
     else:
         keys = np.array([float(group.param[name]) for group in groups])
         is_wide = keys.min() > 0 and keys.max() / keys.min() >= _LOG_SPAN
@@ -87,16 +87,16 @@ def _looks(groups: Sequence[Group]) -> tuple[list[Look], tuple[ScalarMappable, A
 def _draw_metric(axes: "Axes", groups: Sequence[Group], looks: Sequence[Look], metric: str) -> None:
     lines = []
     for group, look in zip(groups, looks, strict=True):
-        steps, mean, lowest, highest = curves.group_line(group)
+        steps, mean, lowest, highest = grouping.group_line(group)
         lines.append((steps, mean))
         if len(group.curves) > 1 and len(groups) <= _BANDS_MAX:
             band_alpha = 0.2 if len(groups) <= DISTINCT_MAX else 0.06
             axes.fill_between(steps, lowest, highest, color=look.colour, alpha=band_alpha, linewidth=0)
         _line(axes, steps, mean, look)
     if len(groups) > DISTINCT_MAX:
-        for index, look in zip(curves.best(groups, len(_BEST_LOOKS)), _BEST_LOOKS, strict=False):
+        for index, look in zip(grouping.best(groups, len(_BEST_LOOKS)), _BEST_LOOKS, strict=False):
             _line(axes, *lines[index], look)
-    low, high, is_log = curves.limits(lines)
+    low, high, is_log = grouping.limits(lines)
     if is_log:
         axes.set_yscale("log")
     axes.set_ylim(low, high)
@@ -115,7 +115,7 @@ def _draw_lr(axes: "Axes", groups: Sequence[Group], looks: Sequence[Look]) -> No
             # Every n-th value, not means: the corners of a schedule stay where they are.
             stride = -(-len(curve.lr) // _LR_POINTS_MAX)
             _line(axes, curve.lr_steps[::stride], curve.lr[::stride], look)
-    peaks = curves.peak_lrs(groups)
+    peaks = grouping.peak_lrs(groups)
     if peaks and min(peaks) > 0 and max(peaks) / min(peaks) >= _LOG_SPAN:
         axes.set_yscale("log")
         axes.set_ylim(min(peaks) / 30, max(peaks) * 1.5)
@@ -126,7 +126,7 @@ def _draw_lr(axes: "Axes", groups: Sequence[Group], looks: Sequence[Look]) -> No
     _tidy(axes)
 
 
-def _line(axes: "Axes", steps: curves.Array, values: curves.Array, look: Look) -> None:
+def _line(axes: "Axes", steps: grouping.Array, values: grouping.Array, look: Look) -> None:
     # One point makes no line.
     marker = "o" if len(steps) == 1 else None
     axes.plot(steps, values, look.style, color=look.colour, lw=look.width, alpha=look.alpha, marker=marker, ms=4)
@@ -153,19 +153,21 @@ def _title(groups: Sequence[Group], metric: str) -> str:
 
 
 def _legend(figure: Figure, groups: Sequence[Group], looks: Sequence[Look]) -> None:
-    names = curves.varying_names(groups)
+    names = grouping.varying_names(groups)
     if not names:
         return
-    is_falling = curves.is_falling(groups)
+    is_falling = grouping.is_falling(groups)
     title = None
     shown = list(zip(groups, looks, strict=True))
     if len(groups) > DISTINCT_MAX:
         end = "lowest" if is_falling else "highest"
         title = f"{end} at the end, of {len(groups)}"
-        if curves.colour_parameter(groups, names) is None:
+        if grouping.colour_parameter(groups, names) is None:
             title += " (the darker, the lower)"
-        shown = [(groups[i], look) for i, look in zip(curves.best(groups, len(_BEST_LOOKS)), _BEST_LOOKS, strict=False)]
-    labels = [_plain(curves.label(group.param, names)) for group, _ in shown]
+        shown = [
+            (groups[i], look) for i, look in zip(grouping.best(groups, len(_BEST_LOOKS)), _BEST_LOOKS, strict=False)
+        ]
+    labels = [_plain(grouping.label(group.param, names)) for group, _ in shown]
     handles = [Line2D([], [], color=look.colour, linestyle=look.style, linewidth=2) for _, look in shown]
     columns = min(len(labels), max(1, _LEGEND_WIDTH // (max(map(len, labels)) + 7)))
     rows = -(-len(labels) // columns) + (title is not None)

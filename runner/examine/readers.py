@@ -1,14 +1,16 @@
 """Finding and reading the small files of a trial's directory: `param`, `stat` and the logs."""
 
 import fnmatch
+import functools
 import operator
+import os
 import re
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 import yaml
 
-from runner import yamlfile
+from runner.examine import paramfile
 
 RECORDS_DIRECTORY = ".runner"
 _TIME = r"[0-9]{8}\.[0-9]{6}"
@@ -22,7 +24,7 @@ class RecordError(ValueError):
 
 def _read_mapping(file: Path) -> dict[Any, Any]:
     try:
-        content = yamlfile.load(file.read_text(encoding="utf-8"))
+        content = paramfile.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecordError(f"no '{file.name}' found") from None
     except OSError as error:
@@ -53,6 +55,7 @@ def read_stat(path: str | Path) -> dict[str, str]:
     return {str(stage): str(state) for stage, state in _read_mapping(Path(path) / "stat").items()}
 
 
+@functools.lru_cache(maxsize=1 << 17)
 def natural_key(name: str) -> tuple[list[str | float], str]:
     """Return a sort key that puts `lr_0.15` before `lr_0.5`, and `seed_2` before `seed_10`."""
     parts: list[str | float] = list(_NUMBER.split(name))
@@ -60,21 +63,26 @@ def natural_key(name: str) -> tuple[list[str | float], str]:
     return parts, name
 
 
-def match_output(output: str | Path = "output", regex: str = ".*") -> list[Path]:
-    """Return the directories in `output` whose name matches `regex` anywhere, in natural order."""
-    output = Path(output)
+def trial_names(output: str | Path = "output", regex: str = ".*") -> list[str]:
+    """Return the names of the directories in `output` that `regex` matches anywhere, in natural order."""
     try:
         pattern = re.compile(regex)
     except re.error as error:
         raise ValueError(f"regex {regex!r} is not a regular expression: {error} ('.*' matches all)") from None
-    if not output.is_dir():
+    if not Path(output).is_dir():
         raise FileNotFoundError(f"no output directory '{output}' (in {Path.cwd()})")
-    paths = [
-        path
-        for path in output.iterdir()
-        if path.name != RECORDS_DIRECTORY and pattern.search(path.name) and path.is_dir()
-    ]
-    return sorted(paths, key=lambda path: natural_key(path.name))
+    with os.scandir(output) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name != RECORDS_DIRECTORY and pattern.search(entry.name) and entry.is_dir()
+        ]
+    return sorted(names, key=natural_key)
+
+
+def match_output(output: str | Path = "output", regex: str = ".*") -> list[Path]:
+    """Return the directories in `output` whose name matches `regex` anywhere, in natural order."""
+    return [Path(output) / name for name in trial_names(output, regex)]
 
 
 def time_key(path: Path) -> tuple[list[str | int], str]:

@@ -12,7 +12,7 @@ from runner.examine.tables import parameter_names
 if TYPE_CHECKING:
     import pandas as pd
 
-    from runner.examine.curves import Curve
+    from runner.examine.grouping import Curve
 
 # Beyond it a mean may overflow; NaN and infinity aren't drawn either.
 _DRAWN_MAX = 1e100
@@ -69,7 +69,7 @@ def results_table(dirs: Sequence[Path]) -> "pd.DataFrame":
 def _curve(path: Path, param: dict[Any, Any], metric: str) -> "Curve | None":
     import numpy as np
 
-    from runner.examine.curves import Curve
+    from runner.examine.grouping import Curve
 
     if not (path / METRICS_FILE).is_file():
         return None
@@ -102,7 +102,7 @@ def plot_curves(dirs: Sequence[Path], target: Path, metric: str = "loss") -> Pat
     curves = [curve for curve in found if curve is not None]
     if not curves:
         return None
-    from runner.examine.curves import group_by_seed
+    from runner.examine.grouping import group_by_seed
     from runner.examine.plots import draw
 
     draw(group_by_seed(curves), metric, Path(target))

@@ -1,5 +1,6 @@
 """Which columns a table of experiments has, and how its rows are printed."""
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,15 +37,24 @@ def parameter_names(params: Sequence[Mapping[Any, Any]], varying: bool = False) 
 
     A parameter that only some of the trials have varies.
     """
-    names = ordered(key for param in params for key in param if not is_private(key))
+    keys = dict.fromkeys(itertools.chain.from_iterable(params))
+    names = ordered(key for key in keys if not is_private(key))
     if not varying:
         return names
-    return [name for name in names if _varies(name, params)]
+    return [name for name in names if varies([param.get(name, _ABSENT) for param in params])]
 
 
-def _varies(name: Any, params: Sequence[Mapping[Any, Any]]) -> bool:
-    seen = {identity(param[name]) if name in param else None for param in params}
-    return len(seen) > 1
+_ABSENT = object()
+
+
+def varies(column: Sequence[Any]) -> bool:
+    """Return whether two of the values differ, as `identity` sees it."""
+    kinds = set(map(type, column))
+    if len(kinds) != 1:
+        return bool(kinds)
+    if kinds <= {int, bool, str, type(None)}:
+        return len(set(column)) > 1
+    return len({identity(value) for value in set(column)} if kinds == {float} else set(map(identity, column))) > 1
 
 
 def print_rows(headers: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:

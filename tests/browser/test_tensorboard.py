@@ -6,7 +6,6 @@ import csv
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+import yaml
+from playwright.sync_api import Browser, Locator, Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -28,7 +28,7 @@ PARAMS = """\
 template:
   train: >
     python -m train --data {data} --schedule {schedule} --lr {lr} --steps {steps} [warmup] --seed {seed}
-    --log_every 10 --eval_every 30 --eval_batches 8 --device cpu --out {_output}
+    --log_every 10 --eval_every 30 --eval_examples 64 --device cpu --out {_output}
   evaluate: python -m train.evaluate {_output} --split test --device cpu
 default: {data: stdlib, lr: 1e-2, steps: 60, warmup: 10}
 resource: {cpu: 2}
@@ -39,10 +39,7 @@ seed: [0, 1]
 FINAL_VAL, FINAL_TEST = "loss/final_val", "loss/eval_test"
 CURVES = {"loss/train": "loss", "loss/val": "val_loss", "lr": "lr"}
 """The charts, and the columns of metrics.csv that they show."""
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
+USE = ("use/cpu_percent", "use/memory_mib", "use/steps_per_s")
 HOST = "127.0.0.1"
 TIMEOUT_S = 60
 
@@ -58,7 +55,7 @@ class Trial:
 
     @classmethod
     def read(cls, directory: Path) -> Trial:
-        config = json.loads((directory / "config.json").read_text())
+        config = yaml.safe_load((directory / "config.yaml").read_text())
         with (directory / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         columns = {name: [float(row[name]) for row in rows if row[name]] for name in CURVES.values()}
@@ -85,22 +82,6 @@ def number(text: str) -> float | str:
 def shown(value: float) -> Any:
     """Equal a number on the page: those have five significant digits."""
     return pytest.approx(value, rel=5.1e-5)
-
-
-def find_chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = find_chromium()
-    if path is None:
-        pytest.skip("no Chromium: $CHROMIUM is not set, and no chromium or google-chrome is on the PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +139,7 @@ def address(project: Path, trials: dict[str, Trial]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    tags = sorted([*CURVES, FINAL_VAL, FINAL_TEST])
+    tags = sorted([*CURVES, FINAL_VAL, FINAL_TEST, *USE])
 
     with tensorboard(project, port) as get:
 
@@ -168,31 +149,6 @@ def address(project: Path, trials: dict[str, Trial]) -> Iterator[str]:
 
         settle(read, dict.fromkeys(trials, tags))
         yield f"http://{HOST}:{port}/"
-
-
-@pytest.fixture
-def page(browser: Browser, tmp_path: Path) -> Iterator[Page]:
-    """A window that is tall enough for all charts: TensorBoard draws only those in sight."""
-    page = browser.new_page(viewport={"width": 1600, "height": 2200})
-    page.set_default_timeout(TIMEOUT_S * 1000)
-    expect.set_options(timeout=TIMEOUT_S * 1000)
-    yield page
-    # Also where the test has failed.
-    page.screenshot(path=tmp_path / "at_the_end.png")
-    page.close()
-
-
-@pytest.fixture
-def shoot(page: Page, tmp_path: Path) -> Callable[[str], None]:
-    """Take a picture, also into the directory $SCREENSHOTS."""
-
-    def shoot(name: str) -> None:
-        picture = page.screenshot()
-        for directory in (tmp_path, Path(os.environ.get("SCREENSHOTS") or tmp_path)):
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / f"{name}.png").write_bytes(picture)
-
-    return shoot
 
 
 def open_all(closed: Locator) -> None:
@@ -218,7 +174,7 @@ def test_time_series_list_the_trials_and_their_last_values(
     expect(runs).to_have_count(4)
     assert sorted(name.strip() for name in runs.all_inner_texts()) == sorted(trials)
     groups = page.locator("button.group-toolbar")
-    expect(groups).to_have_count(len({tag.partition("/")[0] for tag in (*CURVES, FINAL_VAL, FINAL_TEST)}))
+    expect(groups).to_have_count(len({tag.partition("/")[0] for tag in (*CURVES, FINAL_VAL, FINAL_TEST, *USE)}))
     expect(page.locator("scalar-card canvas").first).to_be_visible()
     shoot("time_series_at_first")
 
@@ -307,3 +263,86 @@ def test_hparams_table_has_the_parameters_and_results_of_each_trial(
         },
     )
     shoot("hparams")
+
+
+# --- programs that write no events themselves ---
+
+PROGRAM = """\
+import sys
+lr, seed, out, rows = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+with open(f"{out}/metrics.csv", "w") as file:
+    file.write("step,lr,loss\\n" + "".join(f"{10 * row},{lr},{lr + seed + 1 / row}\\n" for row in range(1, rows + 1)))
+"""
+PLAIN = """\
+template: {train: 'python program.py {lr} {seed} {_output} ROWS'}
+resource: {cpu: 2}
+---
+lr: [0.5, 1e-3]
+seed: [0, 1]
+"""
+ROWS = 12
+
+
+def type_run(path: Path, *words: str) -> None:
+    command = [sys.executable, "-c", "from runner.cli import main; raise SystemExit(main())", *words]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ended = subprocess.run(command, cwd=path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def write_params(path: Path, rows: int) -> None:
+    (path / "params.yaml").write_text(PLAIN.replace("ROWS", str(rows)))
+
+
+@pytest.fixture(scope="module")
+def plain_address(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A TensorBoard on trials whose curves come from metrics.csv; while it is open, all of them are run again."""
+    path = tmp_path_factory.mktemp("plain")
+    (path / "program.py").write_text(PROGRAM)
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    write_params(path, 30)
+    type_run(path)
+    type_run(path, "tensorboard-sync")
+    with tensorboard(path, port) as get:
+        names = [f"Lr_{lr}-Seed_{seed}" for lr in (0.001, 0.5) for seed in (0, 1)]
+        settle(lambda: sorted(get("/data/plugin/scalars/tags")), names)
+        write_params(path, ROWS)
+        type_run(path, "-f")
+        type_run(path, "tensorboard-sync")
+        scalars = f"/data/plugin/scalars/scalars?tag=loss&run={names[0]}"
+        settle(lambda: len(get(scalars)), ROWS)
+        yield f"http://{HOST}:{port}/"
+
+
+def test_curves_from_metrics_csv_do_not_double(plain_address: str, page: Page, shoot: Callable[[str], None]) -> None:
+    page.goto(f"{plain_address}#scalars")
+    expect(page.locator("tf-scalar-dashboard tf-runs-selector .name-row")).to_have_count(4)
+    expect(page.locator("tf-scalar-card").first).to_be_visible()
+    page.get_by_text("Ignore outliers in chart scaling").click()
+    open_all(page.locator("tf-scalar-dashboard button.heading:not([open-button])"))
+    card = page.locator("tf-scalar-card").filter(has=page.get_by_text("tag: loss", exact=True))
+    lines = card.locator("vz-line-chart2 svg path.line")
+    settle(lambda: sorted(points(lines).values()), [ROWS] * 4)
+    shoot("scalars_from_metrics_csv")
+
+
+def test_parameters_and_results_of_any_program(plain_address: str, page: Page, shoot: Callable[[str], None]) -> None:
+    page.goto(f"{plain_address}#hparams")
+    expect(page.locator("tf-hparams-table-view vaadin-grid")).to_be_visible()
+
+    def results() -> dict[str, tuple[float | str, ...]]:
+        columns = ("lr", "seed", "loss")
+        return {
+            name: tuple(number(row.get(column, "no such column")) for column in columns)
+            for name, row in hparams(page).items()
+        }
+
+    wanted = {
+        f"Lr_{lr}-Seed_{seed}": (pytest.approx(lr, abs=5e-5), seed, shown(lr + seed + 1 / ROWS))
+        for lr in (0.001, 0.5)
+        for seed in (0, 1)
+    }
+    settle(results, wanted)
+    shoot("hparams_from_metrics_csv")

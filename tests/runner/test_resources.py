@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import gpu, resources
+from runner import resources
+from runner.gpus import visible
 from runner.header import CpuResource
 from runner.model import Slot
 
@@ -20,7 +21,7 @@ def files(root: Path, contents: dict[str, str]) -> None:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine without GPUs, with 8 cores and no quota; a test changes what it is about."""
-    monkeypatch.setattr(gpu, "visible_indices", list)
+    monkeypatch.setattr(visible, "visible_indices", list)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
     monkeypatch.setattr(resources, "_cgroup_quota", lambda: None)
     return monkeypatch
@@ -104,7 +105,7 @@ def test_auto_without_a_gpu_is_one_slot_a_core(machine: pytest.MonkeyPatch) -> N
 
 
 def test_auto_with_gpus_is_one_slot_a_gpu(machine: pytest.MonkeyPatch) -> None:
-    machine.setattr(gpu, "visible_indices", lambda: ["0", "3"])
+    machine.setattr(visible, "visible_indices", lambda: ["0", "3"])
     slots, origin = resources.slots("auto")
     assert slots == [Slot("gpu 0", "0"), Slot("gpu 3", "3")]
     assert origin == "2 GPUs"
@@ -133,52 +134,3 @@ def test_listed_gpus_are_slots_and_repeated_ones_are_numbered(
     assert slots == [Slot(label, gpus) for label, gpus in expected]
     assert len({slot.label for slot in slots}) == len(items)
     assert origin == f"{len(items)} GPU slots"
-
-
-# --- what NVML and CUDA_VISIBLE_DEVICES show ---
-
-
-@pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A driver that shows three GPUs; the calls to it are noted."""
-    import pynvml
-
-    calls: list[str] = []
-    monkeypatch.setattr(pynvml, "nvmlInit", lambda: calls.append("init"))
-    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: calls.append("shutdown"))
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 3)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return calls
-
-
-def test_all_gpus_of_the_driver_are_shown(nvml: list[str]) -> None:
-    assert gpu.visible_indices() == ["0", "1", "2"]
-    assert nvml == ["init", "shutdown"]
-
-
-@pytest.mark.usefixtures("nvml")
-@pytest.mark.parametrize(
-    ("limit", "expected"), [("2", ["2"]), ("1, 0", ["1", "0"]), ("GPU-8a6f", ["GPU-8a6f"]), ("", []), (",", [])]
-)
-def test_the_environment_limits_the_gpus(monkeypatch: pytest.MonkeyPatch, limit: str, expected: list[str]) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", limit)
-    assert gpu.visible_indices() == expected
-
-
-@pytest.mark.usefixtures("nvml")
-@pytest.mark.parametrize("limit", ["-1", "NoDevFiles", "0,-1,1"])
-def test_a_minus_one_in_the_environment_hides_the_rest(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", limit)
-    assert gpu.visible_indices() == (["0"] if limit[0] == "0" else [])
-
-
-def test_without_a_driver_there_is_no_gpu(nvml: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    import pynvml
-
-    def refuse() -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-
-    monkeypatch.setattr(pynvml, "nvmlInit", refuse)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert gpu.visible_indices() == []
-    assert nvml == []

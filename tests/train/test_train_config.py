@@ -1,21 +1,26 @@
-"""The command line."""
+"""The command line, and the YAML file below it."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from train.config import Config, parse
+from train.config import CONFIGS, Config, ImageConfig, LmConfig, TabularConfig
 from train.errors import TrainError
+from train.flags import parse
 
 
 def test_flags_are_read_in_both_spellings() -> None:
     first = parse(["--out", "o", "--weight_decay", "0.3", "--log_every", "7"])
     second = parse(["--out", "o", "--weight-decay", "0.3", "--log-every", "7"])
-    assert first == second == Config(Path("o"), weight_decay=0.3, log_every=7)
+    assert first == second == LmConfig(out=Path("o"), weight_decay=0.3, log_every=7)
 
 
 def test_counts_may_be_written_as_floats() -> None:
-    assert parse(["--out", "o", "--steps", "2e2", "--batch", "4.0"]) == Config(Path("o"), steps=200, batch=4)
+    assert parse(["--out", "o", "--steps", "2e2", "--batch", "4.0"]) == LmConfig(out=Path("o"), steps=200, batch=4)
 
 
 def test_a_switch_may_stand_alone_or_take_a_value() -> None:
@@ -25,23 +30,86 @@ def test_a_switch_may_stand_alone_or_take_a_value() -> None:
     assert not parse(["--out", "o", "--compile", "False"]).compile
 
 
+def test_lists_and_mappings_are_yaml() -> None:
+    splits, scales = '{val: "train[90%:]", test: test}', "{head: 1e1}"
+    words = ["--eval_splits", splits, "--lr-scales", scales, "--averages", "[ema_0.9, poly_3]"]
+    config = parse(["--out", "o", "--task", "image", *words])
+    assert isinstance(config, ImageConfig)
+    assert config.eval_splits == {"val": "train[90%:]", "test": "test"}
+    assert config.lr_scales == {"head": 10.0}
+    assert config.averages == ["ema_0.9", "poly_3"]
+
+
+def test_a_file_gives_defaults_and_flags_replace_them(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("task: tabular\nlr: 1e-3\nweight-decay: 0.5\nhidden: [8, 4]\nsteps: 2 epochs\n")
+    config = parse(["--config", str(path), "--out", "o", "--weight_decay", "0"])
+    assert config == TabularConfig(out=Path("o"), lr=0.001, weight_decay=0.0, hidden=[8, 4], steps="2 epochs")
+
+
+def test_durations_are_counted_in_steps() -> None:
+    config = TabularConfig(out=Path("o"), batch=32, steps="2 epochs", warmup="100 samples", eval_every="0.5 epochs")
+    steps = config.in_steps(epoch=100)
+    assert (steps.steps, steps.warmup, steps.eval_every, steps.log_every) == (7, 4, 2, 50)
+    with pytest.raises(TrainError, match="cannot be counted in steps before the data is read"):
+        config.lrs()
+
+
+def test_a_segment_of_a_run_has_a_line_for_its_learning_rate() -> None:
+    config = LmConfig(out=Path("o"), steps=20, lr1=1.0, lr2=0.0, init_from=Path("there"))
+    assert config.lrs(begin=10)[10:].tolist() == pytest.approx(np.linspace(1, 0, 10, endpoint=False).tolist())
+
+
+FILE_ERRORS = [
+    ("scheduel: wsd", "unknown option scheduel, did you mean schedule?"),
+    ("model: lenet", "unknown option model: it is an option of task image"),
+    ("lr: fast", "lr is 'fast': input should be a valid number"),
+    ("- lr", "the config {path} holds no mapping of options"),
+    ("lr: [", "the config {path} is no YAML: while parsing"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FILE_ERRORS)
+def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as ending:
+        parse(["--config", str(path), "--out", "o"])
+    assert ending.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"train: error: {message.format(path=path)}")
+    assert errors.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--out o --scheduel wsd", "unknown argument --scheduel, did you mean --schedule?"),
         ("--out o --weight_dekay=1", "unknown argument --weight_dekay, did you mean --weight_decay?"),
+        ("--out o --hidden 3", "unknown argument --hidden: it is an option of task tabular"),
         ("--out o stray", "unknown argument stray"),
         ("--out o --sched wsd", "unknown argument --sched"),
-        ("", "the following arguments are required: --out"),
-        ("--out o --steps 1.5", "argument --steps: invalid integer value: '1.5'"),
-        ("--out o --steps many", "argument --steps: invalid integer value: 'many'"),
-        ("--out o --compile maybe", "argument --compile: invalid boolean value: 'maybe'"),
-        ("--out o --steps 0", "steps is 0: at least 1 is needed"),
-        ("--out o --width 50", "width is 50: heads (4) must divide it"),
-        ("--out o --lr -1", "lr is -1.0: a finite number above 0 is needed"),
-        ("--out o --lr nan", "lr is nan: a finite number above 0 is needed"),
-        ("--out o --seed -1", "seed is -1: a finite number of at least 0 is needed"),
-        ("--out o --beta2 1", "beta2 is 1.0: 0 or more and below 1 is needed"),
+        ("", "out is missing"),
+        ("--config absent.yaml", "cannot read the config absent.yaml: No such file"),
+        ("--out o --task imag", "unknown task 'imag', did you mean image?"),
+        ("--out o --steps 1.5", "steps is '1.5': a number of steps is needed, or '<number> epochs'"),
+        ("--out o --steps many", "steps is 'many': a number of steps is needed"),
+        ("--out o --batch 1.5", "batch is '1.5': input should be a valid integer"),
+        ("--out o --compile maybe", "compile is 'maybe': input should be a valid boolean"),
+        ("--out o --optimizer adamm", "optimizer is 'adamm': input should be 'adamw', 'adam'"),
+        ("--out o --averages [ema_2]", "averages.0 is 'ema_2': ema_<decay between 0 and 1> or poly_<power"),
+        ("--out o --eval_splits val", "eval_splits is 'val': input should be a valid dictionary"),
+        ("--out o --steps 0", "steps is 0: needed is at least 1"),
+        ("--out o --steps -3", "steps is '-3': a number of steps is needed"),
+        ("--out o --width 50", "width is 50: needed is heads (4) divide it"),
+        ("--out o --accumulate 3", "batch is 8: needed is accumulate (3) divides it"),
+        ("--out o --lr -1", "lr is '-1': input should be greater than 0"),
+        ("--out o --lr nan", "lr is 'nan': input should be"),
+        ("--out o --seed -1", "seed is '-1': input should be greater than or equal to 0"),
+        ("--out o --beta2 1", "beta2 is '1': input should be less than 1"),
+        ("--out o --lr1 1", "lr1 is 1.0: needed is lr2 beside it"),
+        ("--out o --lr1 1 --lr2 0 --schedule cosine", "lr1 is 1.0: needed is either it or schedule"),
+        ("--out o --begin 5", "begin is 5: needed is init_from beside it"),
         ("--out o --steps 50 --warmup 51", "warmup is 51: it must lie between 0 and steps (50)"),
         ("--out o --schedule cosin", "unknown schedule 'cosin', did you mean cosine?"),
         ("--out o --schedule absent.npy", "cannot read the schedule absent.npy"),
@@ -62,15 +130,23 @@ def test_errors_are_one_line_and_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_only_what_decides_the_result_is_compared() -> None:
-    one = Config(Path("one"), threads=1, checkpoint_every=5, device="cpu")
-    other = Config(Path("other"), threads=2, checkpoint_every=50, device="cuda")
-    assert one.compared() == other.compared()
-    assert one.compared() != Config(Path("one"), seed=1).compared()
-    assert {"lr", "schedule", "seed", "width"} <= one.varied().keys()
-    assert not {"out", "device", "log_every"} & one.varied().keys()
+@pytest.mark.parametrize("task", CONFIGS)
+def test_every_option_is_documented_in_the_help(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        parse(["--task", task, "--help"])
+    assert ending.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in CONFIGS[task].model_fields)
+
+
+def test_what_is_varied_is_what_a_user_compares() -> None:
+    varied = LmConfig(out=Path("one")).varied()
+    assert {"lr", "schedule", "seed", "width", "task"} <= varied.keys()
+    assert not {"out", "device", "log_every", "threads"} & varied.keys()
 
 
 def test_a_wrong_value_is_refused_in_code_too() -> None:
-    with pytest.raises(TrainError, match="heads is 0"):
-        Config(Path("o"), heads=0)
+    with pytest.raises(ValidationError, match="heads"):
+        LmConfig(out=Path("o"), heads=0)
+    with pytest.raises(ValidationError, match="widht"):
+        Config.model_validate({"out": "o", "widht": 1})

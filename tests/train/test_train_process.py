@@ -1,5 +1,9 @@
 """The program as a process: real signals, exit codes, streams."""
 
+from __future__ import annotations
+
+import json
+import random
 import signal
 import subprocess
 import sys
@@ -7,26 +11,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from train import checkpoint, trainer
-from train.config import Config
+from train.config import CONFIGS, Config
 from train.signals import Stop
 
 Make = Callable[..., Config]
 FlagsOf = Callable[[Config], list[str]]
+Same = Callable[[Config, Config], None]
 TIMEOUT_S = 60
+KILLING = Path(__file__).with_name("killing.py")
 
 
-def start(module: str, *words: str) -> "subprocess.Popen[str]":
+def start(module: str, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", module, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the scalars but those of time and use."""
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("use/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 def age_events(directory: Path) -> None:
@@ -34,10 +41,6 @@ def age_events(directory: Path) -> None:
     for path in directory.glob("events.out.tfevents.*"):
         seconds = path.name.split(".")[3]
         path.rename(path.with_name(path.name.replace(seconds, f"{int(seconds) - 1:010}")))
-
-
-def without_time(directory: Path) -> list[str]:
-    return [line.rpartition(",")[0] for line in (directory / "metrics.csv").read_text().splitlines()]
 
 
 LONG = {"steps": 3000, "log_every": 10, "checkpoint_every": 70}
@@ -55,7 +58,7 @@ def undisturbed(tiny_in: Make, tmp_path_factory: pytest.TempPathFactory) -> Conf
     [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGUSR1, 75), (signal.SIGKILL, -signal.SIGKILL)],
 )
 def test_a_process_that_is_ended_and_resumed_equals_an_undisturbed_one(
-    tiny: Make, undisturbed: Config, flags_of: FlagsOf, number: signal.Signals, code: int
+    tiny: Make, undisturbed: Config, flags_of: FlagsOf, same_run: Same, number: signal.Signals, code: int
 ) -> None:
     config = tiny(**LONG)
     process = start("train", *flags_of(config))
@@ -67,7 +70,7 @@ def test_a_process_that_is_ended_and_resumed_equals_an_undisturbed_one(
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == code, errors
     assert errors == ""
-    state = checkpoint.load(config.out)
+    state = checkpoint.load_newest(config.out)
     assert state is not None
     assert 490 <= state["step"] < 3000
     if number == signal.SIGKILL:
@@ -76,11 +79,37 @@ def test_a_process_that_is_ended_and_resumed_equals_an_undisturbed_one(
     age_events(config.out)
     assert trainer.train(config, Stop()) == 0
     assert scalars(config.out) == scalars(undisturbed.out)
-    assert without_time(config.out) == without_time(undisturbed.out)
-    first, second = checkpoint.load(config.out), checkpoint.load(undisturbed.out)
-    assert first is not None
-    assert second is not None
-    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items())
+    same_run(config, undisturbed)
+
+
+def kill_and_compare(busy_in: Make, directory: Path, same_run: Same, task: str, kills: int, seed: int) -> None:
+    config, undisturbed = busy_in(task, directory / "killed"), busy_in(task, directory / "undisturbed")
+    assert trainer.train(undisturbed, Stop()) == 0
+    ended = checkpoint.load_newest(undisturbed.out)
+    assert ended is not None
+
+    choice = random.Random(seed)
+    steps = sorted(choice.sample(range(1, ended["step"]), kills))
+    signals = [choice.choice((signal.SIGKILL, signal.SIGTERM)) for _ in steps]
+    path = directory / "config.json"
+    path.write_text(json.dumps({"task": task, **config.model_dump(mode="json", exclude_unset=True)}))
+    words = [f"{step}:{int(number)}" for step, number in zip(steps, signals, strict=True)]
+    command = [sys.executable, str(KILLING), str(path), *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=9 * TIMEOUT_S)
+    expected = ["SIGKILL" if number == signal.SIGKILL else "75" for number in signals]
+    assert result.stdout.split() == [*expected, "0"], result.stderr
+    same_run(config, undisturbed)
+
+
+def test_kills_at_random_steps_leave_no_trace(busy_in: Make, tmp_path: Path, same_run: Same) -> None:
+    kill_and_compare(busy_in, tmp_path, same_run, "tabular", kills=3, seed=0)
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", CONFIGS)
+def test_twenty_kills_at_random_steps_leave_no_trace(busy_in: Make, tmp_path: Path, same_run: Same, task: str) -> None:
+    kill_and_compare(busy_in, tmp_path, same_run, task, kills=20, seed=1)
 
 
 def test_a_signal_before_the_first_step_is_kept(tiny: Make, flags_of: FlagsOf) -> None:

@@ -16,47 +16,54 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
 
 from train import checkpoint, trainer
-from train.config import Config
-from train.data import load
+from train.config import Config, LmConfig
 from train.errors import TrainError
 from train.evaluate import evaluate, main
-from train.model import build
+from train.gpt import GPT
+from train.lm import LmTask
 from train.signals import Stop
+from train.state import Run
 
-Make = Callable[..., Config]
+Make = Callable[..., LmConfig]
+State = Callable[[Config], dict[str, Any]]
 
 
 @pytest.fixture
-def finished(tiny: Make) -> Config:
+def finished(tiny: Make) -> LmConfig:
     config = tiny()
     assert trainer.train(config, Stop()) == 0
     return config
 
 
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the scalars but those of time and use."""
     events = EventAccumulator(str(directory)).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("use/")]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 def metrics(directory: Path) -> list[list[str]]:
     return [line.split(",") for line in (directory / "metrics.csv").read_text().splitlines()[1:]]
 
 
+def model_of(config: LmConfig, state: dict[str, Any]) -> GPT:
+    model = LmTask(config).build()
+    model.load_state_dict(state["model"])
+    return model
+
+
 def test_evaluation_is_the_mean_over_every_byte_of_the_split(
-    finished: Config, capsys: pytest.CaptureFixture[str]
+    finished: LmConfig, ended_state: State, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(finished.out)]) == 0
-    test = load(finished.data, finished.context).test
-    state = checkpoint.load(finished.out)
-    assert state is not None
-    model = build(finished)
-    model.load_state_dict(state["model"])
+    test = LmTask(finished).tokens["test"].long()
+    model = model_of(finished, ended_state(finished))
     # Window by window, and from the logits: another way to the same number.
     total, n_bytes = 0.0, 0
     for start in range(0, len(test) - finished.context, finished.context):
-        window = torch.tensor(test[start : start + finished.context + 1].astype(np.int64))
+        window = test[start : start + finished.context + 1]
         with torch.no_grad():
-            probabilities = model.logits(window[None, :-1])[0].softmax(-1)
+            probabilities = model(window[None, :-1])[0].softmax(-1)
         total -= float(probabilities[torch.arange(finished.context), window[1:]].log().sum())
         n_bytes += finished.context
     written = json.loads((finished.out / "eval_test.json").read_text())
@@ -65,19 +72,20 @@ def test_evaluation_is_the_mean_over_every_byte_of_the_split(
     assert capsys.readouterr().out == f"split=test loss={written['loss']:.4f} step=40\n"
 
 
-def test_the_model_sees_no_byte_that_it_predicts(finished: Config) -> None:
-    model = build(finished)
-    inputs = torch.randint(256, (1, finished.context))
-    changed = inputs.clone()
-    changed[0, 9] = (changed[0, 9] + 1) % 256
-    with torch.no_grad():
-        first, second = model.logits(inputs), model.logits(changed)
-    assert torch.equal(first[0, :9], second[0, :9])
-    assert not torch.equal(first[0, 9], second[0, 9])
+def test_averages_and_the_best_checkpoint_are_evaluated(tiny: Make) -> None:
+    config = tiny(averages=["ema_0.9"], best=True, eval_examples=0)
+    assert trainer.train(config, Stop()) == 0
+    last = {row[0]: row for row in metrics(config.out)}["40"]
+    found = evaluate(config.out, "val[:100%]")
+    assert found.keys() == {"split", "loss", "ema_0.9_loss", "step"}
+    assert found["loss"] == pytest.approx(float(last[3]), abs=2e-6)
+    assert found["ema_0.9_loss"] == pytest.approx(float(last[4]), abs=2e-6)
+    assert json.loads((config.out / "eval_val_100.json").read_text()) == found
+    assert evaluate(config.out, "val", best=True)["step"] == 40
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_evaluating_again_gives_the_same(finished: Config, split: str) -> None:
+def test_evaluating_again_gives_the_same(finished: LmConfig, split: str) -> None:
     assert evaluate(finished.out, split) == evaluate(finished.out, split)
     assert len(scalars(finished.out)[f"loss/eval_{split}"]) == 1
 
@@ -92,9 +100,9 @@ def test_evaluation_needs_no_schedule_file(tiny: Make, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_evaluated_is_told(
-    finished: Config, tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: LmConfig, tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TrainError, match=r"no checkpoint\.pt in .*absent"):
+    with pytest.raises(TrainError, match=r"no checkpoint in .*absent"):
         evaluate(tmp_path / "absent", "test")
     stop, config = Stop(), tiny("half")
     stop.receive(signal.SIGTERM, None)
@@ -102,7 +110,9 @@ def test_what_cannot_be_evaluated_is_told(
     with pytest.raises(TrainError, match="is at step 1 of 40: finish it first"):
         evaluate(config.out, "test")
     assert not (config.out / "eval_test.json").exists()
-    checkpoint_file = finished.out / "checkpoint.pt"
+    with pytest.raises(TrainError, match="no best checkpoint in"):
+        evaluate(finished.out, "test", best=True)
+    checkpoint_file = finished.out / checkpoint.DIRECTORY / "40.pt"
     checkpoint_file.write_bytes(checkpoint_file.read_bytes()[:-5000])
     capsys.readouterr()
     for words in ([str(finished.out)], [str(finished.out), "--split", "tset"], []):
@@ -114,7 +124,7 @@ def test_what_cannot_be_evaluated_is_told(
         assert errors.count("\n") == 1
 
 
-def test_events_hold_the_numbers_of_metrics_csv(finished: Config) -> None:
+def test_events_hold_the_numbers_of_metrics_csv(finished: LmConfig) -> None:
     assert len(list(finished.out.glob("events.out.tfevents.*"))) == 1
     found = scalars(finished.out)
     table = metrics(finished.out)
@@ -127,17 +137,17 @@ def test_events_hold_the_numbers_of_metrics_csv(finished: Config) -> None:
 
 
 def test_a_resumed_run_has_the_events_of_an_undisturbed_one(
-    tiny: Make, finished: Config, monkeypatch: pytest.MonkeyPatch
+    tiny: Make, finished: LmConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny("resumed")
-    own = trainer.Run.train_step
+    own = Run.train_step
 
-    def failing(run: trainer.Run) -> None:
-        own(run)
+    def failing(run: Run, parts: Any) -> None:
+        own(run, parts)
         if run.step == 28:
             raise RuntimeError("fault")
 
-    monkeypatch.setattr(trainer.Run, "train_step", failing)
+    monkeypatch.setattr(Run, "train_step", failing)
     with pytest.raises(RuntimeError, match="fault"):
         trainer.train(config, Stop())
     assert [step for step, _ in scalars(config.out)["loss/train"]][-1] == 25
@@ -150,9 +160,9 @@ def test_a_resumed_run_has_the_events_of_an_undisturbed_one(
     assert scalars(config.out) == scalars(finished.out)
 
 
-def test_a_run_that_begins_anew_removes_its_own_outputs_only(tiny: Make, finished: Config) -> None:
+def test_a_run_that_begins_anew_removes_its_own_outputs_only(tiny: Make, finished: LmConfig) -> None:
     evaluate(finished.out, "test")
-    (finished.out / "checkpoint.pt").unlink()
+    (finished.out / checkpoint.DIRECTORY / "40.pt").unlink()
     foreign = finished.out / "events.out.tfevents.1.host.1.0"
     foreign.write_bytes(b"")
     assert trainer.train(tiny(seed=1), Stop()) == 0

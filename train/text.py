@@ -1,4 +1,4 @@
-"""Text as bytes: the sources of Python's standard library, a file, or a directory of files. numpy only."""
+"""Text: the sources of Python's standard library, a file, or a directory of files, in three splits. numpy only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import hashlib
 import os
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.errors import TrainError
-
-Bytes: TypeAlias = NDArray[np.uint8]
 
 SPLITS = ("train", "val", "test")
 CUTS = (0.90, 0.95)
@@ -30,41 +26,16 @@ STDLIB_SKIPPED = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Text:
-    """The splits of a text, without a byte in common, and the digest of the whole."""
-
-    train: Bytes
-    val: Bytes
-    test: Bytes
-    sha256: str
-
-    @property
-    def n_bytes(self) -> int:
-        return len(self.train) + len(self.val) + len(self.test)
-
-    def split(self, name: str) -> Bytes:
-        return {"train": self.train, "val": self.val, "test": self.test}[name]
-
-
-def load(source: str, context: int) -> Text:
-    """Read the text, the same bytes in the same order each time, and split it."""
+def load(source: str) -> dict[str, bytes]:
+    """Read the text, the same bytes in the same order each time, and cut it into its splits."""
     try:
         documents = list(_documents(source))
     except OSError as error:
         raise TrainError(f"cannot read the data {source}: {error.strerror or error}") from error
     text = b"".join(documents)
-    whole = np.frombuffer(text, dtype=np.uint8)
     ends = np.cumsum([len(document) for document in documents])
     val, test = (_cut(ends, len(text), fraction) for fraction in CUTS)
-    parts = (whole[:val], whole[val:test], whole[test:])
-    for name, part in zip(SPLITS, parts, strict=True):
-        if len(part) <= context:
-            raise TrainError(
-                f"the data {source} is too short: its {name} split has {len(part)} bytes, "
-                f"a context of {context} needs at least {context + 1}"
-            )
-    return Text(*parts, sha256=hashlib.sha256(text).hexdigest())
+    return dict(zip(SPLITS, (text[:val], text[val:test], text[test:]), strict=True))
 
 
 def _cut(ends: NDArray[np.int64], size: int, fraction: float) -> int:
@@ -110,12 +81,3 @@ def _shuffled(root: Path, suffix: str, skipped: frozenset[str]) -> list[Path]:
                 path = Path(directory, name)
                 found.append((hashlib.sha256(path.relative_to(root).as_posix().encode()).digest(), path))
     return [path for _, path in sorted(found)]
-
-
-def spaced_windows(data: Bytes, context: int, limit: int) -> Bytes:
-    """Return up to `limit` windows of context + 1 bytes, evenly spaced, each byte predicted at most once."""
-    available = (len(data) - 1) // context
-    n = min(limit, available)
-    starts = np.arange(n) * available // n * context
-    windows: Bytes = data[starts[:, None] + np.arange(context + 1)]
-    return windows

@@ -1,0 +1,5 @@
+"""`python -m mpl`."""
+
+from mpl.cli import main
+
+raise SystemExit(main())

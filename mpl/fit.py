@@ -1,0 +1,220 @@
+"""Fit a law to curves, and what a fit knows: parameters, how it went, predictions with error bars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpl.bars import Bars, calibrate
+from mpl.curve import Curve, check_lrs
+from mpl.dense import loss_everywhere
+from mpl.errors import MplError
+from mpl.laws import LAWS, Law, law_of, to_logs
+from mpl.metrics import Metrics
+from mpl.prior import choose_width, scores, shape_prior
+from mpl.problem import DELTA, Problem, after_warmup, default_starts, random_starts, solve
+from mpl.solve import huber
+from mpl.terms import Changes, Ints
+from train.schedules import Array
+
+DEFAULT_LAW = "mpl_risk"
+FORMAT = 1
+BAR_POINTS = 400
+"""Steps at which the bars of a whole curve are computed; between them they are interpolated."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The loss after each of some steps, and the ends of its 90% error bars; these are NaN without any."""
+
+    step: Ints
+    loss: Array
+    lower: Array
+    upper: Array
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A law with its parameters, and how they were found; `objective` is the Huber loss without the prior's share."""
+
+    law: Law
+    log_parameters: Array
+    objective: float = float("nan")
+    success: bool = True
+    message: str = "given"
+    evaluations: int = 0
+    starts: tuple[float, ...] = ()
+    """The objective that each start reached on a few points."""
+    shape_prior: float | None = None
+    prior_scores: Mapping[float, float] = field(default_factory=dict)
+    """The mean relative error, on curves that were left out, with each width of the prior."""
+    metrics: Mapping[str, Metrics] = field(default_factory=dict)
+    bars: Bars | None = None
+    least_lr: float = 0.0
+    """The smallest LR after the warm-up in the fitted curves, in parts of their peak."""
+
+    @staticmethod
+    def given(law: str, parameters: Mapping[str, float] | Sequence[float]) -> FitResult:
+        """Return a result with parameters that are known from elsewhere, such as published ones."""
+        return FitResult(law_of(law), to_logs(law_of(law), parameters))
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        return dict(zip(self.law.parameters, np.exp(self.log_parameters).tolist(), strict=True))
+
+    def predict(self, lrs: Array, steps: Ints | None = None) -> Prediction:
+        """Return the loss at the given rising steps, or at every step, of a schedule with one LR a step.
+
+        The loss is infinite where the sum of the LRs so far is 0.
+        """
+        lrs = check_lrs("the schedule", lrs)
+        if steps is None:
+            at = np.arange(len(lrs))
+            loss = loss_everywhere(self.law, self.log_parameters, lrs)
+            probes = np.unique(np.linspace(0, len(lrs) - 1, min(BAR_POINTS, len(lrs))).round().astype(np.int64))
+        else:
+            at = probes = np.asarray(steps, dtype=np.int64)
+            if len(at) and not (at[0] >= 0 and at[-1] < len(lrs) and (np.diff(at) > 0).all()):
+                raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
+            loss = self.law.loss(self.log_parameters, Changes(lrs).terms(at))
+        if self.bars is None:
+            return Prediction(at, loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
+        probes = probes[np.cumsum(lrs)[probes] > 0]
+        half = self.bars.relative(self.law, self.log_parameters, Changes(lrs).terms(probes))
+        width = loss * np.interp(at, probes, half)
+        return Prediction(at, loss, loss - width, loss + width)
+
+    def evaluate(self, curve: Curve) -> Metrics:
+        """Compare the prediction with a curve, from the end of its warm-up on."""
+        settled = after_warmup(curve)
+        return Metrics.of(self.predict(settled.lrs, settled.step).loss, settled.loss)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON types; numbers keep every bit."""
+        bars = self.bars and {"covariance": self.bars.covariance.tolist(), "factor": self.bars.factor}
+        return {
+            "format": FORMAT,
+            "law": self.law.name,
+            "parameters": self.parameters,
+            "log_parameters": self.log_parameters.tolist(),
+            "objective": self.objective,
+            "success": self.success,
+            "message": self.message,
+            "evaluations": self.evaluations,
+            "starts": list(self.starts),
+            "shape_prior": self.shape_prior,
+            "prior_scores": [[width, score] for width, score in self.prior_scores.items()],
+            "metrics": {name: metrics.as_dict() for name, metrics in self.metrics.items()},
+            "bars": bars,
+            "least_lr": self.least_lr,
+        }
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(path: Path) -> FitResult:
+        """Read what `save` wrote, or {"law": ..., "parameters": {...}}; raise MplError for anything else."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            law = law_of(values["law"])
+            logs = to_logs(law, values["parameters"])
+            if "log_parameters" not in values:
+                return FitResult(law, logs)
+            bars = values["bars"] and Bars(np.array(values["bars"]["covariance"]), values["bars"]["factor"])
+            return FitResult(
+                law,
+                np.array(values["log_parameters"]),
+                bars=bars,
+                starts=tuple(values["starts"]),
+                prior_scores=dict(values["prior_scores"]),
+                metrics={name: Metrics(**one) for name, one in values["metrics"].items()},
+                **{name: values[name] for name in PLAIN},
+            )
+        except OSError as error:
+            raise MplError(f"cannot read the fit {path}: {error.strerror or error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise MplError(f"{path} is no fit: {error}; `python -m mpl fit` writes one") from error
+
+
+PLAIN = ("objective", "success", "message", "evaluations", "shape_prior", "least_lr")
+
+
+def fit(
+    curves: Sequence[Curve],
+    law: str = DEFAULT_LAW,
+    shape_prior_width: float | str | None = "auto",
+    delta: float = DELTA,
+    starts: int = 0,
+    seed: int = 0,
+    error_bars: bool = True,
+) -> FitResult:
+    """Fit a law to the points of all curves after their warm-ups.
+
+    `shape_prior_width` is the standard deviation of the prior on the logs of the law's shape parameters: "auto"
+    chooses it from these curves (see mpl.prior), None is the bare optimum. `delta` is where the Huber loss of log
+    residuals turns linear. `starts` random starts, from `seed`, join the three that are always tried.
+    """
+    chosen, problem = law_of(law), make_problem(law, curves, delta)
+    found: dict[float, float] = {}
+    if shape_prior_width == "auto":
+        width, found = choose_width(chosen, problem)
+    else:
+        width = None if shape_prior_width is None else float(shape_prior_width)
+        if width is not None and not 0 < width < np.inf:
+            raise MplError(f"the width of the shape prior is {width}: a positive number, auto or none is needed")
+    origins = default_starts(chosen, problem) + random_starts(chosen, problem, starts, seed)
+    end, objectives = solve(chosen, problem, shape_prior(chosen, width), origins)
+    loss = chosen.loss(end.parameters, problem.terms)
+    ends = np.cumsum(problem.counts)[:-1]
+    pairs = zip(curves, np.split(loss, ends), np.split(np.exp(problem.log_loss), ends), strict=True)
+    return FitResult(
+        law=chosen,
+        log_parameters=end.parameters,
+        objective=huber(problem.log_loss - np.log(loss), delta),
+        success=end.success,
+        message=end.message,
+        evaluations=end.evaluations,
+        starts=tuple(objectives),
+        shape_prior=width,
+        prior_scores=found,
+        metrics={curve.name: Metrics.of(predicted, measured) for curve, predicted, measured in pairs},
+        bars=calibrate(chosen, problem, width, end.parameters) if error_bars else None,
+        least_lr=min(float(curve.lrs[np.argmax(curve.lrs) :].min() / curve.lrs.max()) for curve in curves),
+    )
+
+
+def make_problem(law: str, curves: Sequence[Curve], delta: float = DELTA) -> Problem:
+    """Return what a fit minimises; raise MplError where the curves cannot tell the law's parameters."""
+    chosen = law_of(law)
+    if not curves:
+        raise MplError("no curves: at least one is needed")
+    names = [curve.name for curve in curves]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MplError(f"two curves are named {twice}: give them different names")
+    if not 0 < delta < np.inf:
+        raise MplError(f"delta is {delta}: a positive number is needed")
+    problem = Problem.of(curves, delta)
+    if len(problem.log_loss) < len(chosen.parameters):
+        raise MplError(f"{len(problem.log_loss)} points for the {len(chosen.parameters)} parameters of {law}")
+    if "B" in chosen.parameters and not problem.changes():
+        raise MplError(
+            f"in {', '.join(names)} the LR never falls after the warm-up: law {law} needs a curve where it does"
+        )
+    return problem
+
+
+def select(curves: Sequence[Curve], laws: Sequence[str] = tuple(LAWS)) -> dict[str, float]:
+    """Return the mean relative error of each law on curves that are left out of its fit, the best law first."""
+    found = {}
+    for law in laws:
+        problem = make_problem(law, curves)
+        width = choose_width(law_of(law), problem)[0]
+        found[law] = scores(law_of(law), problem, [width])[0]
+    return dict(sorted(found.items(), key=lambda pair: pair[1]))

@@ -1,0 +1,162 @@
+"""The schedule that a fitted law says ends at the lowest loss, within what a user allows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpl.curve import check_lrs
+from mpl.errors import MplError
+from mpl.fit import FitResult
+from mpl.smooth import Before, Smooth, smooth_lrs
+from mpl.staircase import staircase_lrs
+from train.schedules import Array, schedule
+
+KINDS = ("smooth", "staircase")
+ILL_POSED = 1.0
+"""From this gamma on, a drop to almost 0 on the last step would earn: the law says nothing about that."""
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """A schedule, the final loss that the law expects of it with 90% error bars, and that of the usual ones."""
+
+    lrs: Array
+    kind: str
+    loss: float
+    lower: float
+    upper: float
+    usual: dict[str, float]
+    """The expected final loss of cosine and WSD schedules with the same steps, peak, warm-up and floor."""
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        gains = {name: loss - self.loss for name, loss in self.usual.items()}
+        return {
+            "kind": self.kind,
+            "steps": len(self.lrs),
+            "loss": self.loss,
+            "lower": self.lower,
+            "upper": self.upper,
+            "usual": self.usual,
+            "gain": gains,
+            "notes": list(self.notes),
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write schedule.npy, schedule.csv and schedule.json, each of which python -m train takes as --schedule."""
+        np.save(directory / "schedule.npy", self.lrs)
+        with (directory / "schedule.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["step", "lr"])
+            writer.writerows(enumerate(self.lrs.tolist()))
+        knots = [[step, lr] for step, lr in enumerate(self.lrs.tolist())]
+        text = json.dumps({**self.as_dict(), "knots": knots})
+        (directory / "schedule.json").write_text(text + "\n", encoding="utf-8")
+
+
+def optimize_schedule(
+    fit: FitResult,
+    steps: int,
+    peak: float,
+    warmup: int = 0,
+    floor: float | None = None,
+    kind: str = "smooth",
+    prefix: Array | None = None,
+    max_decay: float | None = None,
+    convention: str = "last",
+) -> Optimised:
+    """Minimise the final loss over schedules that do not rise after the warm-up.
+
+    `floor` is the least LR in parts of the peak; by default the least that the fitted curves had, below which the law
+    extrapolates. `prefix` holds the LRs of steps that have been taken, in place of a warm-up. `max_decay` bounds how
+    much of itself the LR may lose in one step. `convention` is that of train.schedules, for the warm-up.
+    """
+    _check(fit, steps, peak, warmup, floor, kind, max_decay)
+    taken = _taken(steps, peak, warmup, prefix, convention)
+    least, notes = _floor(fit, floor)
+    count, lowest = steps - len(taken), least * peak
+    if kind == "smooth":
+        planned = smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest)
+    else:
+        planned = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken), lowest, count), peak)
+        notes.append("a staircase uses the law's formula far from the schedules that it was fitted on")
+    if max_decay is not None:
+        planned = limit_decay(planned, peak, max_decay)
+    lrs = np.concatenate((taken, np.minimum.accumulate(planned)))
+    end = np.array([steps - 1])
+    expected = fit.predict(lrs, end)
+    return Optimised(
+        lrs=lrs,
+        kind=kind,
+        loss=float(expected.loss[0]),
+        lower=float(expected.lower[0]),
+        upper=float(expected.upper[0]),
+        usual={name: float(fit.predict(usual, end).loss[0]) for name, usual in _usual(taken, steps, peak, least)},
+        notes=tuple(notes),
+    )
+
+
+def limit_decay(lrs: Array, start: float, most: float) -> Array:
+    """Return the lowest LRs above `lrs` that lose at most the part `most` of themselves in one step.
+
+    >>> limit_decay(np.array([1.0, 0.1, 0.1]), 1.0, 0.5).round(12).tolist()
+    [1.0, 0.5, 0.25]
+    """
+    slope = -np.log1p(-most) * np.arange(len(lrs) + 1)
+    with np.errstate(divide="ignore"):
+        raised = np.maximum.accumulate(np.log(np.concatenate(([start], lrs))) + slope) - slope
+    limited: Array = np.minimum(np.exp(raised[1:]), start)
+    return limited
+
+
+def _taken(steps: int, peak: float, warmup: int, prefix: Array | None, convention: str) -> Array:
+    """Return the LRs before the first step to plan, at least one."""
+    if prefix is None:
+        return schedule("constant", max(warmup, 1), peak, warmup, convention=convention)
+    taken = check_lrs("the prefix", prefix)
+    if len(taken) >= steps:
+        raise MplError(f"the prefix has {len(taken)} steps, and the whole run {steps}: nothing is left to plan")
+    return taken
+
+
+def _floor(fit: FitResult, floor: float | None) -> tuple[float, list[str]]:
+    if floor is None:
+        return fit.least_lr, []
+    if floor >= fit.least_lr:
+        return floor, []
+    if np.exp(fit.log_parameters[-1]) >= ILL_POSED and "gamma" in fit.law.parameters:
+        least = max(fit.least_lr, floor)
+        return least, [f"gamma is above 1, where the optimum has no lowest LR: the floor is {least:g} of the peak"]
+    return floor, [f"below {fit.least_lr:g} of the peak, the least LR of the fitted curves, the law extrapolates"]
+
+
+def _usual(taken: Array, steps: int, peak: float, least: float) -> list[tuple[str, Array]]:
+    """Return the usual schedules with the same beginning; a geometric decay needs a floor above 0."""
+    count, found = steps - len(taken), []
+    for name in ("cosine", "wsd", "wsdld", "wsd_sqrt"):
+        rest = schedule(name, count, peak, floor=max(least, 1e-3) if name == "wsd" else least)
+        found.append((name, np.concatenate((taken, rest))))
+    return found
+
+
+def _check(
+    fit: FitResult, steps: int, peak: float, warmup: int, floor: float | None, kind: str, max_decay: float | None
+) -> None:
+    if "C" not in fit.law.parameters:
+        raise MplError(f"by law {fit.law.name} the best schedule is one drop: fit mpl or mpl_risk")
+    if kind not in KINDS:
+        raise MplError(f"the kind is {kind!r}: allowed are {', '.join(KINDS)}")
+    if not (np.isfinite(peak) and peak > 0):
+        raise MplError(f"the peak LR is {peak}: a finite number above 0 is needed")
+    if steps < 2 or not 0 <= warmup < steps:
+        raise MplError(f"the warm-up is {warmup} of {steps} steps: it must leave steps to plan")
+    if floor is not None and not 0 <= floor <= 1:
+        raise MplError(f"the floor is {floor}: it is a part of the peak LR, between 0 and 1")
+    if max_decay is not None and not 0 < max_decay < 1:
+        raise MplError(f"the largest decay is {max_decay}: it is the part of the LR lost in a step, between 0 and 1")

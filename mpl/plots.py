@@ -1,0 +1,76 @@
+"""Pictures of fits, predictions and schedules; imported only where one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mpl.curve import Curve
+from mpl.fit import FitResult, Prediction
+from mpl.optimize import Optimised
+from mpl.problem import after_warmup
+from train.schedules import Array
+
+SIZE = (11.0, 8.0)
+
+
+def curves(result: FitResult, measured: Sequence[Curve], path: Path) -> None:
+    """Draw losses with predictions and bars, residuals, LRs, and the table of parameters."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots(2, 2)
+    loss, residuals, lrs, table = axes.ravel()
+    for number, curve in enumerate(map(after_warmup, measured)):
+        predicted, colour = result.predict(curve.lrs, curve.step), f"C{number % 10}"
+        loss.plot(curve.step, curve.loss, ".", color=colour, markersize=2)
+        loss.plot(curve.step, predicted.loss, color=colour, linewidth=1, label=curve.name)
+        if np.isfinite(predicted.lower).all():
+            loss.fill_between(curve.step, predicted.lower, predicted.upper, color=colour, alpha=0.15, linewidth=0)
+        residuals.plot(curve.step, predicted.loss - curve.loss, color=colour, linewidth=1)
+        lrs.plot(curve.lrs, color=colour, linewidth=1)
+    _label(loss, "loss: measured (dots), predicted, 90% bars", "loss")
+    loss.legend(fontsize=7)
+    residuals.axhline(0, color="black", linewidth=0.5)
+    _label(residuals, "predicted - measured", "loss")
+    _label(lrs, "schedules", "learning rate")
+    table.axis("off")
+    cells = [[name, f"{value:.5g}"] for name, value in result.parameters.items()]
+    table.table(cellText=cells, colLabels=[result.law.name, "value"], loc="center")
+    figure.savefig(path, dpi=120)
+
+
+def prediction(predicted: Prediction, lrs: Array, path: Path) -> None:
+    """Draw a predicted curve over its schedule."""
+    figure = Figure(figsize=(SIZE[0], SIZE[1] / 2), layout="constrained")
+    loss, below = figure.subplots(1, 2)
+    shown = predicted.step >= np.argmax(lrs)
+    loss.plot(predicted.step[shown], predicted.loss[shown], color="C0")
+    if np.isfinite(predicted.lower).any():
+        bars = (predicted.lower[shown], predicted.upper[shown])
+        loss.fill_between(predicted.step[shown], *bars, color="C0", alpha=0.2, linewidth=0)
+    _label(loss, "predicted loss after the warm-up, 90% bars", "loss")
+    below.plot(lrs, color="C0")
+    _label(below, "schedule", "learning rate")
+    figure.savefig(path, dpi=120)
+
+
+def schedule(found: Optimised, path: Path) -> None:
+    """Draw an optimised schedule and the final losses expected of it and of the usual ones."""
+    figure = Figure(figsize=(SIZE[0], SIZE[1] / 2), layout="constrained")
+    lrs, bars = figure.subplots(1, 2)
+    lrs.plot(found.lrs, color="C0")
+    _label(lrs, f"{found.kind} optimum", "learning rate")
+    losses = {found.kind: found.loss, **found.usual}
+    bars.barh(list(losses), list(losses.values()), color=["C0", *["C7"] * len(found.usual)])
+    bars.set_xlim(min(losses.values()) * 0.995, max(losses.values()) * 1.002)
+    bars.set_xlabel("expected final loss")
+    figure.savefig(path, dpi=120)
+
+
+def _label(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("step")
+    axes.set_ylabel(unit)

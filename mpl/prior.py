@@ -1,0 +1,75 @@
+"""A prior on the shape of the response, as strong as the training curves bear.
+
+The free optimum of the law on a few curves fits them better than it predicts others: beta and gamma, which shape the
+response, follow what the law leaves out. So both are drawn to a centre, beta = 0.6 and gamma = 1/2: the published
+fits of three model sizes have beta 0.58 to 0.60 and gamma 0.63 to 0.66, and gamma = 1/2 is as good within what those
+curves tell. A prior says how far, as the standard deviation of log beta and log gamma, and its strength is chosen
+from the training curves alone: the strongest one with which curves that are left out are predicted about as well as
+with the best one, or as well as the law is known to hold at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpl.laws import Law
+from mpl.problem import Problem, default_starts, descend, solve
+from mpl.solve import Prior
+from train.schedules import Array
+
+RESIDUAL = 1e-3
+"""The standard deviation of residuals in the prior's view: what one point tells against it."""
+WIDTHS = (0.02, 0.1, 0.25, 0.5, 1.0, 3.0)
+"""Standard deviations to choose from."""
+KNOWN_ERROR = 2.5e-3
+"""Mean relative error: differences below it are no evidence, as the law itself errs by 1 to 2e-3 (arXiv:2503.12811)."""
+SCORE_POINTS = 40
+"""Points of a curve with which widths are compared."""
+TAIL = 0.6
+"""The part of each curve that is fitted where curves are too few to leave one out."""
+
+
+def shape_prior(law: Law, width: float | None) -> Prior:
+    """Return the prior of a width; None is no prior."""
+    centre, precision = np.zeros(len(law.parameters)), np.zeros(len(law.parameters))
+    if width is not None:
+        for name, value in law.shape.items():
+            index = law.parameters.index(name)
+            centre[index], precision[index] = np.log(value), (RESIDUAL / width) ** 2
+    return Prior(centre, precision)
+
+
+def folds(law: Law, problem: Problem) -> list[tuple[Problem, Problem]]:
+    """Return (fitted, left out): each curve left out once, or, where too few are left so, the end of each."""
+    pairs = [problem.without(curve) for curve in range(len(problem.counts))] if len(problem.counts) > 2 else []
+    pairs = [pair for pair in pairs if "B" not in law.parameters or pair[0].changes()]
+    return pairs or [problem.tails(TAIL)]
+
+
+def scores(law: Law, problem: Problem, widths: Sequence[float | None]) -> list[float]:
+    """Return the mean relative error of what is left out, with each width."""
+    pairs = folds(law, problem.thinned(SCORE_POINTS))
+    errors = np.zeros((len(widths), len(pairs)))
+    for j, (fitted, left) in enumerate(pairs):
+        start: Array | None = None
+        for i, width in enumerate(widths):
+            prior = shape_prior(law, width)
+            if start is None:
+                end = solve(law, fitted, prior, default_starts(law, fitted))[0]
+            else:
+                end = descend(law, fitted, prior, start, tolerance=1e-5)
+            start = end.parameters
+            errors[i, j] = np.abs(law.loss(start, left.terms) / np.exp(left.log_loss) - 1).mean()
+    return [float(error) for error in errors.mean(axis=1)]
+
+
+def choose_width(law: Law, problem: Problem) -> tuple[float | None, dict[float, float]]:
+    """Return the width, None for a law that has no shape, and the score of each."""
+    if not law.shape:
+        return None, {}
+    found = scores(law, problem, WIDTHS)
+    allowed = max(min(found), KNOWN_ERROR)
+    width = next(width for width, score in zip(WIDTHS, found, strict=True) if score <= allowed)
+    return width, dict(zip(WIDTHS, found, strict=True))

@@ -1,0 +1,159 @@
+"""Curves from files: a CSV with a schedule, a trial's directory, a list of trials.
+
+A curve is named on a command line as
+
+    DIRECTORY                  with metrics.csv and lr.npy, as `python -m train` writes them
+    FILE.csv@SCHEDULE          a CSV with the columns step and loss, and what its LRs were
+    FILE.csv                   the same with FILE.npy, the LR of every step, beside it
+
+SCHEDULE is a file (.npy, .csv, .json: see train.schedules) or `name:key=value,...` with the arguments of
+train.schedules.named: `cosine:steps=24000,peak=3e-4,warmup=2160`.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpl.curve import Curve, check_lrs
+from mpl.errors import MplError, TrainError, nearest
+from train.schedules import Array, named, schedule
+
+METRICS, LRS = "metrics.csv", "lr.npy"
+WHOLE = ("steps", "warmup")
+OPTIONS = tuple(name for name in inspect.signature(named).parameters if name != "name")
+
+
+def read_curve(text: str, column: str = "loss") -> Curve:
+    """Return the curve that an argument of the command line names."""
+    path, _, spec = text.partition("@")
+    if not spec and Path(path).is_dir():
+        return read_trial(Path(path), column)
+    if not spec:
+        beside = Path(path).with_suffix(".npy")
+        if Path(path).exists() and not beside.exists():
+            raise MplError(f"{path}: the LRs of every step are needed: write {path}@SCHEDULE, or put them in {beside}")
+        spec = str(beside)
+    return read_csv(Path(path), spec, column)
+
+
+def read_csv(path: Path, spec: str, column: str = "loss") -> Curve:
+    """Return the curve of a CSV whose header has `step` and `column`, and maybe `lr`, for the schedule `spec`."""
+    columns = _columns(path, column)
+    steps = columns["step"]
+    return Curve.of(path.stem, steps, columns[column], read_schedule(spec, steps), columns.get("lr"))
+
+
+def read_trial(directory: Path, column: str = "loss", name: str | None = None) -> Curve:
+    """Return the curve of a trial: its metrics.csv counts the steps that are done, lr.npy holds every LR.
+
+    The column `loss` is the mean since the row before, and so it belongs to the middle of that stretch.
+    """
+    if not directory.is_dir():
+        raise MplError(f"{directory}: no such directory")
+    lrs = check_lrs(str(directory / LRS), _load(directory / LRS))
+    columns = _columns(directory / METRICS, column)
+    done = columns["step"]
+    last = done - 1
+    curve = Curve.of(name or directory.name, last, columns[column], lrs, columns.get("lr"))
+    if column == "loss":
+        middle = np.floor((np.concatenate(([0.0], done[:-1])) + last) / 2)
+        curve = Curve.of(curve.name, middle, curve.loss, lrs)
+    return curve
+
+
+def read_trials(path: Path) -> list[dict[str, Any]]:
+    """Return the trials of a JSON-lines file, each with `name`, `directory` and `parameters`, that are completed."""
+    trials = []
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            trial = json.loads(line)
+            trial = {"parameters": {}, "state": "completed", **trial}
+            str(trial["name"]), Path(trial["directory"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise MplError(
+                f"{path}, line {number}: needed is a JSON object with `name` and `directory`, found {line[:60]!r}"
+            ) from error
+        if trial["state"] == "completed":
+            trials.append(trial)
+    if not trials:
+        raise MplError(f"{path}: no completed trial")
+    return trials
+
+
+def read_schedule(spec: str, points: Array | None = None) -> Array:
+    """Return the LR of every step of `name:key=value,...` or of a file; without `steps` it ends at the last point."""
+    name, _, rest = spec.partition(":")
+    values: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, text = part.partition("=")
+        if key not in OPTIONS:
+            raise MplError(f"schedule {spec!r}: unknown option {key!r}{nearest(key, OPTIONS)}: {', '.join(OPTIONS)}")
+        try:
+            values[key] = text if key in ("warmup_kind", "convention") else float(Fraction(text))
+            values[key] = int(values[key]) if key in WHOLE else values[key]
+        except (ValueError, ZeroDivisionError) as error:
+            raise MplError(f"schedule {spec!r}: {key} is {text!r}: a number is needed") from error
+    if name.endswith(".npy"):
+        values.setdefault("steps", len(_load(Path(name))))
+    if points is not None and len(points):
+        values.setdefault("steps", int(max(points.max(), 0)) + 1)
+    if name.endswith((".npy", ".csv", ".json")):
+        values.setdefault("peak", 1.0)
+    missing = [key for key in ("steps", "peak") if key not in values]
+    if missing:
+        raise MplError(f"schedule {spec!r}: {' and '.join(missing)} missing: write {name}:steps=24000,peak=3e-4")
+    try:
+        return schedule(name, **values)
+    except TrainError as error:
+        raise MplError(f"schedule {spec!r}: {error}") from error
+
+
+def _columns(path: Path, column: str) -> dict[str, Array]:
+    """Return the columns step, `column` and, where there is one, lr; rows without a value in `column` are skipped."""
+    rows = list(csv.DictReader(_text(path).splitlines()))
+    header = list(rows[0]) if rows else _text(path).splitlines()[:1]
+    found: Sequence[str] = [name.strip() for name in header if name]
+    if not rows:
+        raise MplError(f"{path}: no rows: a header step,lr,loss and at least two rows are needed")
+    for name in ("step", column):
+        if name not in found:
+            raise MplError(f"{path}: no column {name!r}{nearest(name, found)}: the header has {', '.join(found)}")
+    kept = [{(key or "").strip(): value for key, value in row.items()} for row in rows]
+    kept = [row for row in kept if (row[column] or "").strip()]
+    columns = {}
+    for name in dict.fromkeys(("step", column, *(["lr"] if "lr" in found else []))):
+        columns[name] = np.array([_number(path, number, name, row[name]) for number, row in enumerate(kept, start=1)])
+    return columns
+
+
+def _number(path: Path, number: int, name: str, text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError as error:
+        raise MplError(f"{path}, row {number}: {name} is {text!r}: a number is needed") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MplError(f"cannot read {path}: {reason}") from error
+
+
+def _load(path: Path) -> Array:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MplError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return np.atleast_1d(np.asarray(array))

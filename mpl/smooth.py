@@ -1,0 +1,193 @@
+"""The non-increasing schedule with the lowest final loss that a multi-power law predicts, in closed form.
+
+Let u(eta) be the LR area that is still to come when the LR falls to eta, U that of all steps to plan, P the LR from
+which they may start, f the floor, S0 the area and E(U) the earnings of what comes before, and N the number of steps.
+Earnings are integrals over eta, and so is the time, by parts:
+
+    L = M(S0 + U) - B (E(U) + int_f^P r G(eta^-gamma u(eta)) d eta),    N = U / P + int_f^P u(eta) / eta^2 d eta
+
+No derivative of u occurs, so that the Euler-Lagrange equation is algebraic: B dG/du = mu / eta^2, which gives
+
+    u = eta^gamma / C ((B C beta eta^(2 - gamma) / mu)^(1 / (1 + beta)) - 1),  at least 0,
+
+and the condition for U gives mu = P (B E'(U) - M'(S0 + U)). What is left is one root: the U that takes N steps. For
+the law mpl_risk the slow factor r is taken along by a few substitutions. Where u would exceed U, the LR has to drop at
+once, and by how much is found by bisection of the slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpl.laws import Law
+from mpl.terms import Terms, compress
+from train.schedules import Array
+
+NODES = 128
+"""LRs at which u is computed."""
+RISK_SWEEPS = 3
+ACCURACY_STEPS = 1e-3
+"""How nearly a plan takes the steps that there are."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What precedes the planned steps: its LR area, last LR, and the terms of its LR changes at its end."""
+
+    area: float
+    last: float
+    terms: Terms
+
+    @staticmethod
+    def of(prefix: Array) -> Before:
+        """Return the history of the LRs `prefix`, of which there is at least one."""
+        terms = compress(prefix, np.array([len(prefix) - 1]))
+        return Before(float(terms.area[0]), float(prefix[-1]), terms)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A solution in terms of u: LRs, rising, the area and the steps to come when the LR falls to each."""
+
+    lr: Array
+    area: Array
+    steps: Array
+
+
+class Smooth:
+    """The equations above for one law, history, range of LRs and number of steps."""
+
+    def __init__(self, law: Law, parameters: Array, before: Before, floor: float, count: int) -> None:
+        self.law, self.parameters, self.before, self.count = law, parameters, before, count
+        self.floor = floor
+        values = dict(zip(law.parameters, np.exp(parameters), strict=True))
+        self.level, self.scale, self.power = values["L0"], values["A"], values["alpha"]
+        self.b, self.c, self.beta = values["B"], values["C"], values["beta"]
+        self.gamma = values.get("gamma", 0.0)
+
+    def main(self, area: Array | float) -> Array:
+        value: Array = self.level + self.scale * np.asarray(area) ** -self.power
+        return value
+
+    def main_slope(self, area: Array | float) -> Array:
+        value: Array = -self.power * self.scale * np.asarray(area) ** (-self.power - 1)
+        return value
+
+    def earnings(self, start: float, total: float) -> tuple[float, float]:
+        """Return E(U) and E'(U): of the changes before, and of that from their last LR to `start`."""
+        terms, last = self.before.terms, self.before.last
+        drop, log_lr = np.append(terms.weight, last - start), np.append(terms.log_lr, np.log(start))
+        gap = np.append(terms.gap, 0.0) + total
+        response, slopes = self.law.response(self.parameters, log_lr, np.log(gap), gap, jacobian=True)
+        if self.law.risk:
+            drop = drop * self.main(np.exp(np.append(terms.log_before, np.log(self.before.area))))
+        return float(drop @ response), float(drop @ (slopes[0] / gap))
+
+    def plan(self, start: float, total: float) -> Plan:
+        """Return u(eta) for the area `total`, from the LR `start` on."""
+        lowest = max(self.floor, 1e-6 * start)
+        lr = np.geomspace(lowest, start, NODES) if lowest < start else np.array([start])
+        force = self.b * self.earnings(start, total)[1] - float(self.main_slope(self.before.area + total))
+        mu = max(start * force, 1e-300)
+        area = self._closed_form(lr, mu / lr**2, np.ones_like(lr))
+        if self.law.risk:
+            for _ in range(RISK_SWEEPS):
+                spent = self.before.area + total - np.minimum(area, total)
+                with np.errstate(divide="ignore"):
+                    response = self.law.response(
+                        self.parameters, np.log(lr), np.log(np.minimum(area, total)), area, jacobian=False
+                    )[0]
+                pull = self.b * self.main_slope(spent) * response
+                area = self._closed_form(lr, np.maximum(mu / lr**2 + pull, 1e-300), self.main(spent))
+        # Where gamma is large the equation has no monotone solution: the nearest schedule that does not rise.
+        area = np.maximum.accumulate(np.minimum(area, total))
+        spans = np.diff(area) / np.sqrt(lr[1:] * lr[:-1])
+        steps = area[0] / lr[0] + np.concatenate(([0.0], np.cumsum(spans)))
+        return Plan(lr, area, steps)
+
+    def _closed_form(self, lr: Array, price: Array, factor: Array) -> Array:
+        """Return the u at which B factor dG/du is the price."""
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            ratio = self.b * factor * self.beta * self.c * lr**-self.gamma / price
+            area = lr**self.gamma / self.c * np.expm1(np.log(ratio) / (1 + self.beta))
+        positive: Array = np.nan_to_num(np.maximum(area, 0.0), nan=0.0, posinf=np.finfo(float).max)
+        return positive
+
+    def solve(self, start: float) -> tuple[Plan, float]:
+        """Return the plan that takes all steps from the LR `start`, and its area."""
+
+        def excess(total: float) -> float:
+            plan = self.plan(start, total)
+            return float(plan.steps[-1] + (total - plan.area[-1]) / start) - self.count
+
+        total = root(excess, 1e-3 * start * self.count, start * self.count)
+        return self.plan(start, total), total
+
+    def loss(self, plan: Plan, total: float, start: float) -> float:
+        """Return the final loss of a plan, with the integral over eta as a sum: to compare plans by."""
+        area = np.maximum(plan.area, 1e-300)
+        response = self.law.response(self.parameters, np.log(plan.lr), np.log(area), area, jacobian=False)[0]
+        if self.law.risk:
+            response = response * self.main(self.before.area + total - plan.area)
+        earned = float(np.sum((response[1:] + response[:-1]) / 2 * np.diff(plan.lr)))
+        earned += self.earnings(start, total)[0]
+        return float(self.main(self.before.area + total) - self.b * earned)
+
+
+def root(function: Callable[[float], float], low: float, high: float, rounds: int = 60) -> float:
+    """Return a zero between `low` and `high` of a rising function, or the end nearer to one (Illinois method)."""
+    at_low, at_high = function(low), function(high)
+    if at_low >= 0 or at_high <= 0:
+        return low if at_low >= 0 else high
+    for _ in range(rounds):
+        middle = (low * at_high - high * at_low) / (at_high - at_low)
+        value = function(middle)
+        if abs(value) < ACCURACY_STEPS or high - low < 1e-14 * high:
+            return middle
+        if value > 0:
+            high, at_high, at_low = middle, value, at_low / 2
+        else:
+            low, at_low, at_high = middle, value, at_high / 2
+    return middle
+
+
+def smooth_lrs(law: Law, parameters: Array, prefix: Array, count: int, peak: float, floor: float) -> Array:
+    """Return the LRs of `count` steps after `prefix`, at most `peak` and at least `floor`: [count]."""
+    task = Smooth(law, parameters, Before.of(prefix), floor, count)
+    start = peak
+    plan, total = task.solve(start)
+    if plan.area[-1] >= total * (1 - 1e-9) and floor < peak:
+        start = _best_start(task, peak, floor)
+        plan, total = task.solve(start)
+    # The LR of a step is that in its middle; np.interp keeps the ends: the start before, the lowest LR after.
+    left = np.arange(count, 0, -1) - 0.5
+    lrs = np.interp(left, plan.steps, plan.lr)
+    lowest = plan.lr[np.searchsorted(plan.area, 0.0, side="right") - 1] if plan.area[0] == 0 else plan.lr[0]
+    return np.minimum.accumulate(np.clip(lrs, max(lowest, floor), start))
+
+
+def _best_start(task: Smooth, peak: float, floor: float) -> float:
+    """Return the LR to drop to at once: a golden-section search in its logarithm."""
+    ratio = (np.sqrt(5) - 1) / 2
+    low, high = np.log(max(floor, 1e-4 * peak)), np.log(peak)
+
+    def value(log_start: float) -> float:
+        start = float(np.exp(log_start))
+        plan, total = task.solve(start)
+        return task.loss(plan, total, start)
+
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = value(left), value(right)
+    for _ in range(24):
+        if at_left < at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = value(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = value(right)
+    return float(np.exp((low + high) / 2))

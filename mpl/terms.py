@@ -1,0 +1,197 @@
+"""The sum over LR changes, compressed: blocks of changes that are far from a step are merged.
+
+Every law here sums, over the steps k <= t whose LR differs from the one before, (eta_{k-1} - eta_k) times a smooth
+function of eta_k, of the LR area before k and of that from k to t. Along a stretch where the schedule is smooth, that
+function is smooth in k, so that a block of many changes can be replaced by a few of them with new weights: those that
+integrate every polynomial through these nodes exactly. A block is merged for a step that is at least as far from it,
+in LR area, as the block is long; what is nearer, and what is not smooth, stays a plain sum. None of this depends on
+parameters, so that a fit does it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.schedules import Array
+
+Ints = NDArray[np.int64]
+
+NODES = 8
+"""Changes that stand for a merged block: an error of less than 1e-10 of the loss."""
+SMOOTH = 1e-6
+"""How well a block's log LR and areas must follow the polynomial through its nodes."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The compressed sum of one or more curves: arrays over points [n] and over terms [m], sorted by point."""
+
+    step: Ints
+    """The step of each point."""
+    area: Array
+    """S(t) of each point: the sum of the LRs of the steps up to and with t."""
+    first: Ints
+    """The first term of each point; the last entry is m."""
+    weight: Array
+    log_lr: Array
+    """log eta_k of the term; -inf where the LR is 0."""
+    gap: Array
+    """S_k(t), the LR area from step k to t."""
+    log_before: Array
+    """The log of the LR area before step k, but at least that at the end of the warm-up."""
+    steps: Array
+    """The number of steps from k to t."""
+
+    @cached_property
+    def log_gap(self) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.log(self.gap)
+
+    def sum(self, values: Array) -> Array:
+        """Return the sum of `values` [..., m] over the terms of each point: [..., n]."""
+        if not len(self.weight):
+            return np.zeros((*values.shape[:-1], len(self.area)))
+        # reduceat takes the value at the index for an empty range, and no index beyond the end.
+        sums: Array = np.add.reduceat(values, np.minimum(self.first[:-1], len(self.weight) - 1), axis=-1)
+        return np.where(self.first[1:] > self.first[:-1], sums, 0.0)
+
+    def take(self, points: Ints) -> Terms:
+        """Return the terms of some of the points."""
+        counts = self.first[points + 1] - self.first[points]
+        at = np.repeat(self.first[points], counts) + _ranges(counts)
+        picked = {name: getattr(self, name)[points] for name in ("step", "area")}
+        picked |= {name: getattr(self, name)[at] for name in TERM_ARRAYS}
+        return Terms(first=np.concatenate(([0], np.cumsum(counts))), **picked)
+
+
+TERM_ARRAYS = ("weight", "log_lr", "gap", "log_before", "steps")
+
+
+def concatenate(parts: Sequence[Terms]) -> Terms:
+    """Return the terms of several curves as those of one."""
+    ends = np.cumsum([len(part.weight) for part in parts])
+    first = [part.first[:-1] + end - len(part.weight) for part, end in zip(parts, ends, strict=True)]
+    names = ("step", "area", *TERM_ARRAYS)
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Terms(first=np.concatenate([*first, ends[-1:]]), **joined)
+
+
+def compress(lrs: Array, steps: Ints, nodes: int = NODES) -> Terms:
+    """Return the terms of the points at `steps`, which rise, for the schedule `lrs`."""
+    return Changes(lrs, nodes).terms(steps)
+
+
+class Changes:
+    """The LR changes of a schedule, ready to give the terms of any steps."""
+
+    def __init__(self, lrs: Array, nodes: int = NODES) -> None:
+        self.before = np.concatenate(([0.0], np.cumsum(lrs)))
+        drops = lrs[:-1] - lrs[1:]
+        self.at = np.flatnonzero(drops) + 1
+        start = self.before[self.at]
+        with np.errstate(divide="ignore"):
+            self.log_lr = np.log(lrs[self.at])
+            self.log_before = np.log(np.maximum(start, self.before[np.argmax(lrs) + 1]))
+        smooth = (self.log_lr, self.log_before, start, self.at.astype(np.float64))
+        self.tree = _Tree(drops[self.at - 1], start, self.before[self.at + 1], smooth, nodes)
+
+    def terms(self, steps: Ints) -> Terms:
+        """Return the terms of the points at `steps`, which rise."""
+        area = self.before[steps + 1]
+        point, source, weight = self.tree.gather(np.searchsorted(self.at, steps, side="right"), area)
+        order = np.argsort(point, kind="stable")
+        point, source, weight = point[order], source[order], weight[order]
+        return Terms(
+            step=steps,
+            area=area,
+            first=np.searchsorted(point, np.arange(len(steps) + 1)),
+            weight=weight,
+            log_lr=self.log_lr[source],
+            gap=area[point] - self.before[self.at[source]],
+            log_before=self.log_before[source],
+            steps=(steps[point] - self.at[source] + 1).astype(np.float64),
+        )
+
+
+class _Tree:
+    """Blocks of 2 n, 4 n, 8 n ... consecutive changes; below them single ones."""
+
+    def __init__(self, drop: Array, start: Array, end: Array, smooth: tuple[Array, ...], nodes: int) -> None:
+        self.drop, self.start, self.end, self.nodes = drop, start, end, nodes
+        self.levels: list[_Level] = []
+        size = 2 * nodes
+        while size <= len(drop):
+            self.levels.append(_Level.of(drop, smooth, size, nodes))
+            size *= 2
+
+    def gather(self, seen: Ints, area: Array) -> tuple[Ints, Ints, Array]:
+        """Return (point, change, weight) of all terms; `seen` counts the changes up to each point."""
+        found: list[tuple[Ints, Ints, Array]] = []
+        size = self.nodes * 2 ** max(len(self.levels), 1)
+        counts = -(-seen // size)
+        point, block = np.repeat(np.arange(len(seen)), counts), _ranges(counts)
+        for level in reversed(self.levels):
+            last = np.minimum((block + 1) * level.size, len(self.end)) - 1
+            length = self.end[last] - self.start[block * level.size]
+            whole = (block + 1) * level.size <= seen[point]
+            smooth = level.smooth[np.minimum(block, len(level.smooth) - 1)]
+            far = whole & smooth & (area[point] - self.end[last] >= length)
+            at, of = point[far], block[far]
+            found.append((np.repeat(at, self.nodes), level.source[of].ravel(), level.weight[of].ravel()))
+            size = level.size // 2
+            point, block = np.repeat(point[~far], 2), np.repeat(2 * block[~far], 2)
+            block[1::2] += 1
+            kept = block * size < seen[point]
+            point, block = point[kept], block[kept]
+        counts = np.minimum(seen[point] - block * size, size)
+        source = np.repeat(block * size, counts) + _ranges(counts)
+        found.append((np.repeat(point, counts), source, self.drop[source]))
+        points, sources, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return points, sources, weights
+
+
+@dataclass(frozen=True)
+class _Level:
+    size: int
+    smooth: NDArray[np.bool_]
+    source: Ints
+    weight: Array
+
+    @staticmethod
+    def of(drop: Array, smooth: tuple[Array, ...], size: int, nodes: int) -> _Level:
+        count = len(drop) // size
+        at, lagrange = basis(size, nodes)
+        good = np.ones(count, dtype=bool)
+        for values in smooth:
+            with np.errstate(invalid="ignore"):
+                block = values[: count * size].reshape(count, size)
+                block = block - block[:, :1]
+                error = np.abs(block[:, at] @ lagrange - block).max(axis=1)
+                good &= error <= SMOOTH * np.maximum(np.ptp(block, axis=1), 1e-3)
+        weight = drop[: count * size].reshape(count, size) @ lagrange.T
+        return _Level(size, good, np.arange(count)[:, None] * size + at, weight)
+
+
+@cache
+def basis(size: int, nodes: int) -> tuple[Ints, Array]:
+    """Return nodes, at about the Chebyshev points of a block, and the Lagrange polynomials there: [nodes, size]."""
+    angles = np.pi * (np.arange(nodes) + 0.5) / nodes
+    at = np.rint((size - 1) / 2 * (1 - np.cos(angles))).astype(np.int64)
+    offset = (np.arange(size) - at[:, None]) / size
+    lagrange = np.ones((nodes, size))
+    for i in range(nodes):
+        for j in range(nodes):
+            if i != j:
+                lagrange[i] *= offset[j] / ((at[i] - at[j]) / size)
+    return at, lagrange
+
+
+def _ranges(counts: Ints) -> Ints:
+    """Return 0 .. count - 1 for each count, one after the other."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

@@ -1,0 +1,205 @@
+"""Plots of many trials, each into an Axes that it returns: curves over seeds, a heat map, a sweep, a Pareto front.
+
+Colours are Okabe and Ito's, and viridis, which colour-blind readers can tell apart too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from runner.errors import InputError
+from runner.examine import stats
+from runner.examine.wide import is_higher_better
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_STYLES = ("-", "--", ":", "-.")
+_LOG_SPAN = 30.0
+_LINES_MAX = len(COLOURS) * len(_STYLES)
+# More bands are a fog, and a longer legend hides what is drawn.
+_BANDS_MAX, _LEGEND_MAX = 8, 8
+Band = Literal["range", "t"]
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    axes: Axes = plt.figure(layout="constrained").subplots()
+    return axes
+
+
+def draw_curves(
+    curves: pd.DataFrame,
+    metric: str = "loss",
+    by: Sequence[str] | None = None,
+    over: str = stats.SEED,
+    band: Band = "range",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a metric over the steps, a line for each setting: the mean over the seeds, in a band.
+
+    Args:
+        curves: the frame of `runner.examine.curves`.
+        by: the parameters that make a setting; all but `over` when they aren't said.
+        band: from the lowest seed to the highest, or the 95 % t interval of the mean.
+
+    Raises:
+        InputError: no such column, or more settings than there are ways to draw a line.
+    """
+    ax = _axes(ax)
+    names = list(by) if by is not None else [name for name in _parameters(curves) if name != over]
+    stats.check_columns(curves, [metric, *names])
+    groups = stats.groups(curves[curves[metric].notna()], names)
+    if len(groups) > _LINES_MAX:
+        raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+    for place, (key, group) in enumerate(groups):
+        steps, mean, low, high = _band(group, metric, band)
+        colour, style = COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS)]
+        label = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
+        marker = "o" if len(steps) == 1 else None
+        ax.plot(steps, mean, style, color=colour, label=label or None, lw=1.5, marker=marker)
+        if group["trial"].nunique() > 1 and len(groups) <= _BANDS_MAX:
+            ax.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
+    _tidy(ax, "step", metric)
+    if names and groups:
+        _legend(ax, len(groups))
+    return ax
+
+
+def _parameters(curves: pd.DataFrame) -> list[str]:
+    columns = list(curves.columns)
+    return columns[1 : columns.index("step")]
+
+
+def _band(group: pd.DataFrame, metric: str, band: Band) -> tuple[Any, Any, Any, Any]:
+    """Steps, mean and band; at each step those trials count that were measured there."""
+    table = group.pivot_table(index="step", columns="trial", values=metric, observed=True)
+    mean = table.mean(axis=1).to_numpy()
+    if band == "range":
+        return table.index.to_numpy(), mean, table.min(axis=1).to_numpy(), table.max(axis=1).to_numpy()
+    spans = [stats.interval(row[np.isfinite(row)]) for row in table.to_numpy(float)]
+    low, high = np.array(spans).T
+    return table.index.to_numpy(), mean, low, high
+
+
+def draw_heatmap(table: pd.DataFrame, metric: str, x: str, y: str, ax: Axes | None = None) -> Axes:
+    """Draw the mean of a metric for each pair of values of two parameters; a cell without a number stays empty."""
+    ax = _axes(ax)
+    found = stats.aggregate(table, metric, by=[y, x])
+    columns = _ordered({key[1] for key in found.index})
+    rows = _ordered({key[0] for key in found.index})
+    cells = np.full((len(rows), len(columns)), np.nan)
+    for key, mean in zip(found.index.tolist(), found["mean"], strict=True):
+        cells[rows.index(key[0]), columns.index(key[1])] = mean
+    colours = "viridis" if is_higher_better(metric) else "viridis_r"
+    image = ax.imshow(cells, cmap=colours, origin="lower", aspect="auto")
+    ax.set_xticks(range(len(columns)), [_short(value) for value in columns])
+    ax.set_yticks(range(len(rows)), [_short(value) for value in rows])
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    if ax.figure is not None:
+        ax.figure.colorbar(image, ax=ax, label=metric)
+    if cells.size <= 150:
+        for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
+            red, green, blue, _ = image.to_rgba(cells[row, column])
+            colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
+            ax.text(column, row, f"{cells[row, column]:.3g}", ha="center", va="center", color=colour, fontsize="small")
+    return ax
+
+
+def draw_sweep(
+    table: pd.DataFrame, metric: str, x: str = "lr", by: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw a metric against a numeric parameter, such as the loss against the LR: mean and range over the seeds.
+
+    One line for each setting of the parameters `by`, all others but the seed when they aren't said. The axis of the
+    parameter is logarithmic where its values span a factor of 30.
+    """
+    ax = _axes(ax)
+    names = list(by) if by is not None else stats.parameters(table, without=[x, stats.SEED])
+    stats.check_columns(table, [metric, x, *names])
+    if table[x].dtype.kind not in "iuf":
+        raise InputError(f"{x}: is no numeric parameter; choose another one for the axis.")
+    groups = stats.groups(table, names)
+    if len(groups) > _LINES_MAX:
+        raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+    for place, (key, group) in enumerate(groups):
+        found = group.groupby(x)[metric].agg(["mean", "min", "max"])
+        colour, style = COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS)]
+        label = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
+        ax.plot(found.index, found["mean"], style, color=colour, marker="o", ms=4, label=label or None)
+        if len(groups) <= _BANDS_MAX:
+            ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.2, lw=0)
+    values = table[x].dropna()
+    if len(values) and values.min() > 0 and values.max() / values.min() >= _LOG_SPAN:
+        ax.set_xscale("log")
+    _tidy(ax, x, metric)
+    if names and groups:
+        _legend(ax, len(groups))
+    return ax
+
+
+def pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the trials that no other one beats in both columns, sorted by the first; those without a number are out.
+
+    A trial that equals another one in both is kept beside it. Lower is better, but for accuracies and the like, and
+    for the columns named in `maximize`.
+    """
+    stats.check_columns(table, [x, y])
+    known = table[table[[x, y]].map(np.isfinite).all(axis=1)]
+    signs = [-1.0 if is_higher_better(name, maximize) else 1.0 for name in (x, y)]
+    points = known[[x, y]].to_numpy(float) * signs
+    order = np.lexsort((points[:, 1], points[:, 0]))
+    kept: list[int] = []
+    best = np.inf
+    for place in order:
+        is_double = bool(kept) and (points[place] == points[kept[-1]]).all()
+        if points[place, 1] < best or is_double:
+            kept.append(place)
+            best = points[place, 1]
+    front = known.iloc[kept]
+    return front.sort_values(x, kind="stable")
+
+
+def draw_pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = (), ax: Axes | None = None) -> Axes:
+    """Draw all trials as points over two columns, and those that no other one beats in both as a line."""
+    ax = _axes(ax)
+    front = pareto(table, x, y, maximize)
+    ax.scatter(table[x], table[y], s=18, color=COLOURS[4], label="trials")
+    ax.plot(front[x], front[y], "o-", color=COLOURS[1], ms=5, drawstyle="steps-post", label="Pareto front")
+    _tidy(ax, x, y)
+    _legend(ax, 2)
+    return ax
+
+
+def _legend(ax: Axes, count: int) -> None:
+    if count <= _LEGEND_MAX:
+        ax.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+    else:
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+
+
+def _tidy(ax: Axes, x: str, y: str) -> None:
+    ax.set_xlabel(x.replace("$", r"\$"))
+    ax.set_ylabel(y.replace("$", r"\$"))
+    ax.grid(True, color="#dddddd", lw=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _ordered(values: set[Hashable]) -> list[Any]:
+    """Numbers by size, then the rest by their text."""
+    return sorted(values, key=lambda value: (0, value, "") if isinstance(value, int | float) else (1, 0, str(value)))
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return (text if len(text) <= 24 else f"…{text[-23:]}").replace("$", r"\$")

@@ -1,0 +1,1 @@
+"""The machine's GPUs: what NVML shows, and the leases on them."""

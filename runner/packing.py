@@ -1,0 +1,230 @@
+"""How many attempts go onto one GPU, from what earlier ones needed: decisions without I/O and without a clock.
+
+A class is a stage with the values of the parameters named in `vram_by`: its attempts are taken to need equal memory.
+Everything is counted for each card alone: an attempt never gets memory that lies in pieces on several cards.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+
+WHOLE = Fraction(1)
+_MARGIN = Fraction(1, 10)
+_MIN_MARGIN_MIB = 256  # contexts of libraries that are loaded late
+_AFTER_OOM = Fraction(5, 4)
+# The driver keeps some for itself, and allocators need a little room.
+_USABLE = Fraction(19, 20)
+# Packing one more must bring this much, or the noise of the measurement decides.
+_GAIN = 1.02
+_NO_LEVEL = sys.maxsize
+# The beginnings of what an attempt needs: the rest is counted from its start, and may come with the last evaluation.
+_APPEARED = Fraction(1, 10)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one past attempt of a class showed."""
+
+    peak_mib: int  # on the card where it needed most
+    level: int = 1  # the attempts on that card, itself included, for most of its time
+    was_oom: bool = False
+    rate: float | None = None  # work per second, in any unit that is the same for the class
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the next attempt of a class needs of each of its cards; `max_level` where more together were slower."""
+
+    mib: int
+    max_level: int | None = None
+
+
+def estimate(samples: Sequence[Sample]) -> Estimate | None:
+    """The need of a class from its past attempts in the order of their ends; None: not known, so it runs alone.
+
+    An attempt that ran out of memory shows only that it needs more than it got. When that happened beside others the
+    estimate is raised, and the class is not known again until an attempt has ended well.
+    """
+    done = [sample for sample in samples if not sample.was_oom]
+    if not done or samples[-1].was_oom:
+        return None
+    peak_mib = max(sample.peak_mib for sample in samples)
+    mib = peak_mib + max(_MIN_MARGIN_MIB, int(peak_mib * _MARGIN))
+    raises = sum(sample.was_oom and sample.level > 1 for sample in samples)
+    return Estimate(int(mib * _AFTER_OOM**raises), best_level(done))
+
+
+def best_level(samples: Sequence[Sample]) -> int | None:
+    """How many of a class at most run on one card; None while more together were not yet seen to be slower.
+
+    The sum of their rates decides, not the rate of each.
+    """
+    rates: dict[int, list[float]] = {}
+    for sample in samples:
+        if sample.rate is not None:
+            rates.setdefault(sample.level, []).append(sample.rate)
+    best, best_sum = 0, 0.0
+    for level in sorted(rates):
+        together = level * median(rates[level])
+        if together < best_sum * _GAIN:
+            return best
+        best, best_sum = level, together
+    return None
+
+
+@dataclass(frozen=True)
+class Running:
+    """An attempt on a card, or a share that somebody else leased."""
+
+    share: Fraction
+    max_level: int | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU on which attempts may start now."""
+
+    uuid: str
+    total_mib: int | None  # what attempts may use together: without what a screen has of it
+    running: tuple[Running, ...] = ()
+    is_settling: bool = False  # the memory of the last one that started is still to appear
+
+    @property
+    def free(self) -> Fraction:
+        """The part that nobody has."""
+        return WHOLE - sum((running.share for running in self.running), Fraction(0))
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A job that waits, and what it wants of each of its cards.
+
+    `share` is set where it is known without learning: a whole GPU, or a part of `per_gpu`. Otherwise `need` decides,
+    and None there means that it is not known yet.
+    """
+
+    key: Hashable
+    gpus: int = 1
+    share: Fraction | None = WHOLE
+    need: Estimate | None = None
+    min_total_mib: int = 0  # above this: it ran out of memory alone on a card of this size
+    uuids: frozenset[str] | None = None  # only these cards
+
+    def share_of(self, card: Card) -> Fraction:
+        """What it takes of a card; more than the whole of one that cannot serve it."""
+        if self.uuids is not None and card.uuid not in self.uuids:
+            return WHOLE + 1
+        if self.min_total_mib and (card.total_mib is None or card.total_mib <= self.min_total_mib):
+            return WHOLE + 1
+        if self.share is not None:
+            return self.share
+        if self.need is None or card.total_mib is None:
+            return WHOLE
+        part = Fraction(self.need.mib) / (card.total_mib * _USABLE)
+        return min(part, WHOLE)  # what never fits beside others gets its card alone
+
+    @property
+    def max_level(self) -> int:
+        """How many may share a card with it, itself included."""
+        level = self.need.max_level if self.share is None and self.need else None
+        return _NO_LEVEL if level is None else level
+
+    @property
+    def wish(self) -> Hashable:
+        """All of it but whose it is."""
+        return self.gpus, self.share, self.need, self.min_total_mib, self.uuids
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A job that starts now, with its share of each card, by UUID."""
+
+    key: Hashable
+    shares: Mapping[str, Fraction]
+
+
+def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
+    """What starts now, in the order of the queue.
+
+    The first job that has to wait keeps the emptiest cards that could serve it, so that smaller ones behind it do not
+    hold it up for ever; these go on elsewhere.
+    """
+    state = [_State(card, card.free) for card in cards]
+    is_kept = False
+    waiting: set[Hashable] = set()  # what waits lets its like wait too: the cards only get fuller
+    placements = []
+    for demand in demands:
+        if all(one.is_kept or one.free <= 0 for one in state) and is_kept:
+            break
+        if demand.wish in waiting:
+            continue
+        able = [(one, share) for one in state if (share := demand.share_of(one.card)) <= WHOLE]
+        able.sort(key=lambda pair: -pair[0].free)  # a GPU that does nothing is worth more than room for a large job
+        chosen = [(one, share) for one, share in able if one.fits(demand, share)][: demand.gpus]
+        if len(chosen) == demand.gpus:
+            placements.append(Placement(demand.key, {one.card.uuid: share for one, share in chosen}))
+            for one, share in chosen:
+                one.take(demand, share)
+            continue
+        waiting.add(demand.wish)
+        if not is_kept and len(able) >= demand.gpus:
+            is_kept = True
+            for one, _ in able[: demand.gpus]:
+                one.is_kept = True
+    return placements
+
+
+def is_settling(age_s: float, seen_mib: int | None, expected_mib: int, limit_s: float = 30.0) -> bool:
+    """Whether the memory of an attempt is still to begin to appear, so that the next one on its card waits.
+
+    `seen_mib`: what it uses now, None where the driver does not tell. After `limit_s` it is not waited for any more:
+    a program may begin with something else.
+    """
+    if age_s >= limit_s:
+        return False
+    return seen_mib is None or seen_mib < expected_mib * _APPEARED
+
+
+def after_oom(was_alone: bool, card_mib: int | None, cards_mib: Collection[int | None]) -> tuple[bool, int]:
+    """What follows when an attempt ran out of memory: whether it is run again, and above which size of card.
+
+    Beside others: again, alone. Alone: on a larger card, where there is one; otherwise it failed.
+    """
+    if not was_alone:
+        return True, 0
+    if card_mib is None:
+        return False, 0
+    return any(size is not None and size > card_mib for size in cards_mib), card_mib
+
+
+class _State:
+    """A card while one round of placing goes on."""
+
+    def __init__(self, card: Card, free: Fraction) -> None:
+        self.card = card
+        self.free = free
+        self.is_kept = False
+        self._count = len(card.running)
+        self._max_level = min((one.max_level for one in card.running if one.max_level is not None), default=_NO_LEVEL)
+        self._is_settling = card.is_settling
+
+    def fits(self, demand: Demand, share: Fraction) -> bool:
+        """Whether one more may start here now."""
+        if self.is_kept or share > self.free or (self._is_settling and demand.share is None):
+            return False
+        return self._count < min(self._max_level, demand.max_level)
+
+    def take(self, demand: Demand, share: Fraction) -> None:
+        """Starts it."""
+        self.free -= share
+        self._count += 1
+        self._max_level = min(self._max_level, demand.max_level)
+        # Its memory is to appear before the next one of learned manners comes.
+        self._is_settling = self._is_settling or demand.share is None

@@ -1,0 +1,173 @@
+"""Fits: known parameters found again, the published curves, and what a fit keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpl import Curve, FitResult, Metrics, MplError, fit, select
+from mpl.curve import divergence
+from mpl.fit import make_problem
+from mpl.laws import law_of, to_logs
+from mpl.problem import random_starts, settle
+from mpl.solve import Prior, huber
+from tests.mpl.curves import FITTED, PARAMETERS, UNSEEN, published, synthetic, three
+from train.schedules import schedule
+
+TRUE = {
+    "mpl": (2.5, 0.5, 0.45, 300.0, 1.5, 0.6, 0.6),
+    "mpl_risk": (2.5, 0.5, 0.45, 110.0, 1.5, 0.6, 0.6),
+    "mpl_gamma0": (2.5, 0.5, 0.45, 300.0, 100.0, 0.6),
+    "momentum": (2.5, 0.5, 0.45, 300.0, 0.004),
+    "power": (2.5, 3.0, 0.4),
+}
+
+
+@pytest.mark.parametrize("law", TRUE)
+def test_parameters_are_found_again(law: str) -> None:
+    found = fit(three(law, TRUE[law]), law, None, error_bars=False)
+    assert found.success
+    assert found.objective < 1e-9
+    np.testing.assert_allclose(list(found.parameters.values()), TRUE[law], rtol=2e-2)
+
+
+@pytest.mark.parametrize("law", ["mpl", "mpl_risk"])
+def test_noise_moves_predictions_by_less_than_itself(law: str) -> None:
+    noisy, noise = three(law, TRUE[law], noise=1e-3), 1e-3
+    found = fit(noisy, law, None, error_bars=False)
+    lrs = schedule("wsd", 6000, 3e-4, 300)
+    clean = synthetic("wsd", 6000, lrs, law, TRUE[law])
+    assert np.abs(found.predict(lrs, clean.step).loss / clean.loss - 1).max() < noise
+
+
+def test_the_same_bits_each_time() -> None:
+    curves = three("mpl_risk", TRUE["mpl_risk"], noise=1e-3)
+    first, second = fit(curves, starts=2), fit(curves, starts=2)
+    assert first.as_dict() == second.as_dict()
+
+
+def test_random_starts_end_at_one_optimum() -> None:
+    curves = three("mpl", TRUE["mpl"], noise=1e-3)
+    problem, law = make_problem("mpl", curves, 1e-3).thinned(60), law_of("mpl")
+    nothing = Prior(np.zeros(7), np.zeros(7))
+    ends = [settle(law, problem, nothing, start).objective for start in random_starts(law, problem, 8, seed=1)]
+    assert max(ends) < min(ends) * (1 + 1e-5)
+
+
+def test_a_stronger_prior_holds_the_shape() -> None:
+    curves = three("mpl", (*TRUE["mpl"][:5], 2.0, 0.2), noise=1e-3)
+    beta = [fit(curves, "mpl", width, error_bars=False).parameters["beta"] for width in (None, 0.1, 0.01)]
+    assert abs(beta[0] - 2) < 0.7
+    assert abs(beta[0] - 0.6) > abs(beta[1] - 0.6) > abs(beta[2] - 0.6)
+    assert beta[2] == pytest.approx(0.6, rel=0.02)
+
+
+def test_the_prior_is_weak_where_left_out_curves_say_so() -> None:
+    far = fit(three("mpl", (*TRUE["mpl"][:4], 0.2, 6.0, 0.1)), "mpl")
+    near = fit(three("mpl", TRUE["mpl"]), "mpl")
+    assert near.shape_prior == min(near.prior_scores)
+    assert far.shape_prior is not None
+    assert far.prior_scores[far.shape_prior] <= max(2.5e-3, min(far.prior_scores.values()))
+
+
+def test_bars_widen_with_what_left_out_curves_show() -> None:
+    good = fit(three("mpl", TRUE["mpl"]), "mpl")
+    curves = three("mpl", TRUE["mpl"])
+    bent = curves[2].loss * np.where(curves[2].step > 3500, 1.05, 1.0)
+    bad = fit([*curves[:2], Curve.of("bent", curves[2].step, bent, curves[2].lrs)], "mpl")
+    assert good.bars is not None
+    assert bad.bars is not None
+    assert good.bars.factor == 1.645
+    assert bad.bars.factor > 1.645
+    predicted = good.predict(curves[0].lrs)
+    assert (predicted.lower < predicted.loss).all()
+    assert (predicted.loss < predicted.upper).all()
+
+
+def test_a_saved_fit_is_the_fit(tmp_path: Path) -> None:
+    curves = three("mpl_risk", TRUE["mpl_risk"], noise=1e-3)
+    found = fit(curves)
+    found.save(tmp_path / "fit.json")
+    loaded = FitResult.load(tmp_path / "fit.json")
+    assert loaded.as_dict() == found.as_dict()
+    assert loaded.predict(curves[0].lrs).upper.tobytes() == found.predict(curves[0].lrs).upper.tobytes()
+
+
+def test_laws_are_compared_on_what_they_did_not_see() -> None:
+    found = select(three("momentum", TRUE["momentum"], noise=3e-4), ["power", "mpl", "momentum"])
+    assert next(iter(found)) == "momentum"
+    assert found["power"] > 2 * found["momentum"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"law": "mlp"}, "unknown law 'mlp': allowed are mpl, "),
+        ({"shape_prior_width": -1.0}, "width of the shape prior is -1.0"),
+        ({"delta": 0.0}, "delta is 0.0"),
+        ({"curves": []}, "no curves"),
+        ({"curves": "twice"}, "two curves are named cosine"),
+        ({"curves": "constant"}, "in constant the LR never falls after the warm-up"),
+    ],
+)
+def test_what_cannot_be_fitted(changes: dict[str, object], message: str) -> None:
+    curves = three("mpl", TRUE["mpl"])
+    chosen = {"twice": [curves[0], curves[0]], "constant": [curves[1]]}
+    if isinstance(changes.get("curves"), str):
+        changes = {**changes, "curves": chosen[str(changes["curves"])]}
+    with pytest.raises(MplError, match=message):
+        fit(**{"curves": curves, **changes})  # type: ignore[arg-type]
+
+
+def test_parameters_must_be_the_laws() -> None:
+    with pytest.raises(MplError, match="law mpl has the parameters L0, A"):
+        to_logs(law_of("mpl"), {"L0": 1.0})
+    with pytest.raises(MplError, match="7 finite positive parameters"):
+        to_logs(law_of("mpl"), [1.0] * 6 + [0.0])
+
+
+PUBLISHED_METRICS = {
+    25: Metrics(0.99880, 0.00376, 0.00465, 0.00110, 0.00409),
+    100: Metrics(0.99830, 0.00435, 0.00592, 0.00142, 0.00583),
+}
+
+
+@pytest.mark.parametrize(("size", "objective"), [(25, 2.912e-4), (100, 2.810e-4)])
+def test_published_parameters_have_the_published_figures(size: int, objective: float) -> None:
+    given = FitResult.given("mpl", PARAMETERS[size])
+    found = Metrics.mean([given.evaluate(published(size, name)) for name in UNSEEN])
+    for name, value in PUBLISHED_METRICS[size].as_dict().items():
+        assert getattr(found, name) == pytest.approx(value, abs=6e-6), name
+    problem = make_problem("mpl", [published(size, name) for name in FITTED], 1e-3)
+    loss = given.law.loss(given.log_parameters, problem.terms)
+    assert huber(problem.log_loss - np.log(loss), 1e-3) == pytest.approx(objective, rel=3e-4)
+
+
+@pytest.mark.parametrize(("size", "least"), [(25, 1.38433e-4), (100, 2.13314e-5)])
+def test_the_bare_fit_reaches_the_global_optimum(size: int, least: float) -> None:
+    curves = [published(size, name) for name in FITTED]
+    found = fit(curves, "mpl", None, delta=1e-3, error_bars=False)
+    assert found.success
+    assert found.objective <= least
+
+
+@pytest.mark.parametrize("size", [25, 100])
+def test_the_default_fit_predicts_better_than_the_published_one(size: int) -> None:
+    curves = [published(size, name) for name in FITTED]
+    found = fit(curves)
+    unseen = [published(size, name) for name in UNSEEN]
+    mean, goal = Metrics.mean([found.evaluate(curve) for curve in unseen]), PUBLISHED_METRICS[size]
+    assert mean.r2 > goal.r2
+    for name in ("mae", "rmse", "prede", "worste"):
+        assert getattr(mean, name) < getattr(goal, name), name
+    past = [curve.part(np.flatnonzero(curve.step >= divergence(curve, curves))) for curve in unseen]
+    assert np.mean([found.evaluate(curve).r2 for curve in past]) > 0.97
+
+
+def test_metrics_of_a_part_need_the_whole_schedule() -> None:
+    curve = three("mpl", TRUE["mpl"])[0]
+    result = FitResult.given("mpl", TRUE["mpl"])
+    late = curve.part(np.flatnonzero(curve.step > 3000))
+    assert result.evaluate(late).worste < 1e-9

@@ -1,0 +1,247 @@
+"""Bad input gives a right result or one clear line, exit code 2 and no file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpl import Curve, FitResult, MplError
+from mpl.cli import main
+from mpl.readers import read_csv, read_curve, read_schedule, read_trial, read_trials
+from tests.mpl.curves import PARAMETERS, three
+from train.schedules import schedule
+
+SPEC = "cosine:steps=1000,peak=1e-3,warmup=50"
+LRS = schedule("cosine", 1000, 1e-3, 50)
+STEPS = np.arange(60, 1000, 20)
+ROWS = [f"{step},{float(LRS[step])},{4 - step / 1000}" for step in STEPS.tolist()]
+
+
+def written(path: Path, rows: list[str], header: str = "step,lr,loss") -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([*ROWS[:5], "200,0.0009,nan"], "step,lr,loss", "the loss in row 6 is nan: a diverged run has no curve"),
+        ([*ROWS[:5], "200,0.0009,inf"], "step,lr,loss", "the loss in row 6 is inf"),
+        ([], "step,lr,loss", "no rows"),
+        ([], "", "no rows"),
+        (ROWS[:1], "step,lr,loss", "1 points .*2 are needed"),
+        (["x,0.1,3"], "step,lr,loss", "row 1: step is 'x'"),
+        (["60,0.1"], "step,lr,loss", "0 points .*2 are needed"),
+        (ROWS, "step,lr,lossy", "no column 'loss', did you mean lossy"),
+        (ROWS, "when,lr,loss", "no column 'step'"),
+        ([*ROWS, "2000,1e-3,3.0"], "step,lr,loss", "step 2000 is beyond the schedule, which has 1000 steps"),
+        (["-60,1e-3,4", *ROWS], "step,lr,loss", "step -60 is negative"),
+        (["60.5,1e-3,4", *ROWS[1:]], "step,lr,loss", "step 60.5 is not whole"),
+        ([ROWS[1], ROWS[0]], "step,lr,loss", "step 60 comes after step 80: steps must rise"),
+        ([ROWS[0].replace(",4", ",-4").replace(",3", ",-3"), ROWS[1]], "step,lr,loss", "is -3.9.*positive"),
+        ([row.replace(",0.0", ",0.1") for row in ROWS], "step,lr,loss", "the LR at step 60 is 0.1.*in the schedule"),
+    ],
+)
+def test_a_bad_csv(tmp_path: Path, rows: list[str], header: str, message: str) -> None:
+    with pytest.raises(MplError, match=message) as error:
+        read_csv(written(tmp_path / "bad.csv", rows, header), SPEC)
+    assert "\n" not in str(error.value)
+
+
+def test_other_orders_and_names_of_columns_are_fine(tmp_path: Path) -> None:
+    swapped = [",".join(reversed(row.split(","))) for row in ROWS]
+    curve = read_csv(written(tmp_path / "a.csv", swapped, "loss,lr,step"), SPEC)
+    assert curve.loss[0] == pytest.approx(3.94)
+    without = [f"{row.split(',')[0]},7,{row.split(',')[2]}" for row in ROWS]
+    assert read_csv(written(tmp_path / "b.csv", without, "step,tokens,loss"), SPEC).step[0] == 60
+
+
+def test_a_row_at_the_very_end_is_left_out(tmp_path: Path) -> None:
+    assert read_csv(written(tmp_path / "a.csv", [*ROWS, "1000,1e-4,3.0"]), SPEC).step[-1] == STEPS[-1]
+
+
+def test_lrs_that_are_those_of_the_step_before_are_fine(tmp_path: Path) -> None:
+    rows = [f"{step},{float(LRS[step - 1])},{4 - step / 1000}" for step in STEPS.tolist()]
+    assert len(read_csv(written(tmp_path / "a.csv", rows), SPEC).step) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("cosine", "steps and peak missing|peak missing"),
+        ("cosin:steps=10,peak=1", "unknown schedule 'cosin', did you mean cosine"),
+        ("cosine:steps=10,peek=1", "unknown option 'peek', did you mean peak"),
+        ("cosine:steps=ten,peak=1", "steps is 'ten': a number is needed"),
+        ("cosine:steps=10,peak=1/0", "peak is '1/0'"),
+        ("cosine:steps=10,peak=1,warmup=11", "warmup is 11"),
+        ("absent.npy", r"cannot read absent\.npy"),
+        ("constant:steps=10,peak=0", "the LR is 0 at every step"),
+    ],
+)
+def test_a_bad_schedule(spec: str, message: str) -> None:
+    with pytest.raises(MplError, match=message):
+        Curve.of("a", [1, 2], [3.0, 2.0], read_schedule(spec))
+
+
+@pytest.mark.parametrize(
+    ("lrs", "message"),
+    [
+        ([1.0, -1.0], "the LR of step 1 is -1.0"),
+        ([1.0, float("nan")], "the LR in row 2 is nan"),
+        ([], "no steps"),
+        ([0.0, 0.0], "0 at every step"),
+        ([[1.0], [1.0]], "shape"),
+    ],
+)
+def test_lrs_that_are_none(lrs: list[float], message: str) -> None:
+    with pytest.raises(MplError, match=message):
+        FitResult.given("mpl", PARAMETERS[25]).predict(np.array(lrs))
+
+
+def test_lrs_of_zero_restarts_and_step_zero_are_predicted() -> None:
+    result = FitResult.given("mpl", PARAMETERS[25])
+    for name, floor in (("linear", 0.0), ("cosine_restarts_3", 0.0)):
+        assert np.isfinite(result.predict(schedule(name, 3000, 3e-4, 100, floor)).loss).all()
+    curve = Curve.of("zero", [0, 1500, 2999], [10.0, 4.0, 3.5], schedule("linear", 3000, 3e-4, 100, 0.0))
+    assert np.isfinite(result.evaluate(curve).mae)
+
+
+def test_a_warm_up_longer_than_the_points_is_said() -> None:
+    curve = Curve.of("short", [1, 5, 9], [5.0, 4.0, 3.0], schedule("cosine", 1000, 1e-3, 500))
+    with pytest.raises(MplError, match="short: 0 points after the LR's peak at step 499"):
+        FitResult.given("mpl", PARAMETERS[25]).evaluate(curve)
+
+
+def trial(directory: Path, seed: int, name: str = "cosine") -> dict[str, object]:
+    directory.mkdir(parents=True)
+    curve = next(one for one in three("mpl", PARAMETERS[25], noise=1e-3, steps=2000) if one.name == name)
+    np.save(directory / "lr.npy", curve.lrs)
+    rng = np.random.default_rng(seed)
+    rows = [
+        f"{step + 1},{float(curve.lrs[step])},{loss * (1 + 1e-3 * rng.standard_normal())},"
+        for step, loss in zip(curve.step.tolist(), curve.loss.tolist(), strict=True)
+    ]
+    written(directory / "metrics.csv", rows, "step,lr,loss,val_loss")
+    return {"name": directory.name, "directory": str(directory), "parameters": {"schedule": name, "seed": seed}}
+
+
+def test_a_trial_counts_the_steps_that_are_done(tmp_path: Path) -> None:
+    trial(tmp_path / "t", 0)
+    curve = read_trial(tmp_path / "t")
+    # The loss of a row is the mean since the row before, here 50 steps: it stands in their middle.
+    assert curve.step[1] == 125
+    assert len(curve.lrs) == 2000
+    with pytest.raises(MplError, match=r"t: 0 points|no column"):
+        read_trial(tmp_path / "t", "val_loss")
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> Path:
+    lines = [
+        trial(tmp_path / f"{name}-{seed}", seed, name)
+        for name in ("cosine", "constant", "wsdcon_30")
+        for seed in (0, 1)
+    ]
+    path = tmp_path / "trials.jsonl"
+    failed = {"name": "gone", "directory": "nowhere", "state": "failed"}
+    path.write_text("\n".join(json.dumps(line) for line in [*lines, failed]) + "\n")
+    return path
+
+
+def test_from_trials_to_a_schedule_and_a_report(
+    trials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "law"
+    assert main(["fit", "--trials", str(trials), "--out", str(out), "--json"]) == 0
+    fitted = json.loads(capsys.readouterr().out)
+    assert set(fitted["metrics"]) == {"cosine", "constant", "wsdcon_30"}, "trials with the same LRs are averaged"
+    assert json.loads((out / "fit.json").read_text()) == fitted
+    assert (out / "fit.png").stat().st_size > 10_000
+
+    sizes = ["--steps", "2000", "--peak", "3e-4", "--warmup", "100"]
+    assert main(["optimize", str(out), *sizes, "--out", str(out), "--no-plots"]) == 0
+    assert "expected final loss" in capsys.readouterr().out
+    lrs = schedule(str(out / "schedule.npy"), 2000, 1.0)
+    assert lrs.max() == pytest.approx(3e-4)
+
+    assert main(["predict", str(out), "--schedule", str(out / "schedule.npy"), "--out", str(out), "--no-plots"]) == 0
+    assert len((out / "prediction.csv").read_text().splitlines()) == 2001
+    assert main(["evaluate", str(out), "--trials", str(trials), "--json"]) == 0
+    assert "cosine" in capsys.readouterr().out
+    assert main(["report", str(out), "--trials", str(trials), "--out", str(out), "--no-plots"]) == 0
+    rows = json.loads((out / "report.json").read_text())
+    assert [row["seeds"] for row in rows] == [2, 2, 2]
+    assert all(row["within"] for row in rows)
+    assert main(["compare", "--trials", str(trials), "--laws", "mpl", "power"]) == 0
+
+
+def test_a_fit_without_bars_predicts_null_for_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
+    assert main(["predict", str(tmp_path), "--schedule", SPEC, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["lower"] is None
+    assert said["loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1: needed is a JSON object"),
+        ('{"name": "a"}', "line 1: needed is a JSON object with `name` and `directory`"),
+        ("", "no completed trial"),
+        ('{"name": "a", "directory": "b", "state": "failed"}', "no completed trial"),
+    ],
+)
+def test_a_bad_list_of_trials(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(MplError, match=message):
+        read_trials(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "absent.csv@cosine:steps=9,peak=1", "--out", "{out}"], "cannot read absent.csv: No such file"),
+        (["fit", "--out", "{out}"], "no curves: name some"),
+        (["fit", "--trials", "absent.jsonl", "--out", "{out}"], "cannot read absent.jsonl"),
+        (["fit", "{csv}", "--out", "{out}"], "the LRs of every step are needed: write .*@SCHEDULE"),
+        (["fit", "{csv}@" + SPEC, "--law", "mlp", "--out", "{out}"], "unknown law 'mlp'"),
+        (["fit", "{csv}@" + SPEC, "--prior", "atuo", "--out", "{out}"], "--prior is 'atuo', did you mean auto"),
+        (["fit", "{csv}@" + SPEC], "the following arguments are required: --out"),
+        (["evaluate", "absent.json", "{csv}@" + SPEC], "cannot read the fit absent.json"),
+        (["evaluate", "{csv}", "{csv}@" + SPEC], "is no fit"),
+        (["predict", "{fit}", "--schedule", "cosine:steps=9,peak=1,warmup=10"], "warmup is 10"),
+        (["optimize", "{fit}", "--steps", "x", "--peak", "1", "--out", "{out}"], "invalid int value: 'x'"),
+        (
+            ["optimize", "{fit}", "--steps", "10", "--peak", "1", "--warmup", "10", "--out", "{out}"],
+            "the warm-up is 10",
+        ),
+        (["report", "{fit}", "--out", "{out}"], "report needs --trials FILE"),
+        (["fitt"], "invalid choice: 'fitt'"),
+    ],
+)
+def test_one_line_and_code_2(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = written(tmp_path / "a.csv", ROWS)
+    FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
+    places = {"csv": str(csv), "fit": str(tmp_path / "fit.json"), "out": str(tmp_path / "out")}
+    assert main([word.format(**places) for word in words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("mpl: error: ")
+    assert re.search(message, lines[0])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_curve_needs_no_file_name_that_tells_its_schedule(tmp_path: Path) -> None:
+    path = written(tmp_path / "anything at all.csv", ROWS)
+    np.save(path.with_suffix(".npy"), LRS)
+    assert read_curve(str(path)).lrs.tobytes() == read_curve(f"{path}@{SPEC}").lrs.tobytes()

@@ -1,0 +1,127 @@
+"""The plots: what is drawn, from which numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from runner.errors import InputError
+from runner.examine import drawing
+
+
+@pytest.fixture
+def ax() -> Any:
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure.subplots()
+
+
+@pytest.fixture
+def drawn(ax: Any) -> Any:
+    """Makes sure that what was drawn can be painted."""
+    return lambda: ax.figure.canvas.draw()
+
+
+def curves() -> pd.DataFrame:
+    rows = [
+        (f"{lr}-{seed}", lr, seed, step, lr * step + seed) for lr in (0.1, 0.2) for seed in (0, 2) for step in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows, columns=["trial", "lr", "seed", "step", "loss"])
+
+
+def table() -> Any:
+    rows = [
+        (lr, width, seed, lr * width + seed, 1 / width)
+        for lr in (1e-3, 1e-2, 1e-1)
+        for width in (8, 16)
+        for seed in (0, 1)
+    ]
+    frame = pd.DataFrame(rows, columns=["lr", "width", "seed", "loss", "accuracy"])
+    frame.attrs["parameters"] = ["lr", "width", "seed"]
+    return frame
+
+
+def test_curves_are_means_in_bands(ax: Any, drawn: Any) -> None:
+    assert drawing.draw_curves(curves(), ax=ax) == ax
+    drawn()
+    assert [line.get_ydata().tolist() for line in ax.lines] == [
+        pytest.approx([1.1, 1.2, 1.3]),
+        pytest.approx([1.2, 1.4, 1.6]),
+    ]
+    low = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (low.min(), low.max()) == (pytest.approx(0.1), pytest.approx(2.3))
+    assert [text.get_text() for text in ax.get_legend().texts] == ["lr=0.1", "lr=0.2"]
+    assert len({line.get_color() for line in ax.lines}) == 2
+
+
+def test_the_band_may_be_an_interval_and_seeds_may_lack(ax: Any, drawn: Any) -> None:
+    frame = curves()
+    frame.loc[(frame["seed"] == 2) & (frame["step"] == 3), "loss"] = math.nan
+    drawing.draw_curves(frame, by=["lr"], band="t", ax=ax)
+    drawn()
+    assert ax.lines[0].get_ydata().tolist() == pytest.approx([1.1, 1.2, 0.3])
+
+
+def test_a_heat_map_of_means(ax: Any, drawn: Any) -> None:
+    frame = table()
+    frame.loc[frame["width"] == 16, "loss"] = [math.nan] * 6
+    assert drawing.draw_heatmap(frame, "loss", "lr", "width", ax=ax) == ax
+    drawn()
+    cells = np.ma.filled(ax.images[0].get_array(), math.nan)
+    assert cells[0].tolist() == pytest.approx([0.508, 0.58, 1.3])
+    assert np.isnan(cells[1]).all()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    assert len(ax.texts) == 3
+
+
+def test_a_sweep_over_the_lr(ax: Any, drawn: Any) -> None:
+    assert drawing.draw_sweep(table(), "loss", ax=ax) == ax
+    drawn()
+    assert ax.get_xscale() == "log"
+    assert len(ax.lines) == 2
+    assert ax.lines[0].get_xdata().tolist() == [1e-3, 1e-2, 1e-1]
+    assert ax.lines[0].get_ydata().tolist() == pytest.approx([0.508, 0.58, 1.3])
+
+
+def test_the_pareto_front(ax: Any, drawn: Any) -> None:
+    rows = [(1, 0.5), (2, 0.9), (2, 0.9), (3, 0.8), (4, 0.95), (1, 0.4), (math.nan, 1), (5, math.nan)]
+    frame = pd.DataFrame(rows, columns=["hours", "accuracy"])
+    assert drawing.pareto(frame, "hours", "accuracy").index.tolist() == [0, 1, 2, 4]
+    assert drawing.pareto(frame, "hours", "accuracy", maximize=["hours"]).index.tolist() == [4]
+    assert drawing.draw_pareto(frame, "hours", "accuracy", ax=ax) == ax
+    drawn()
+    assert ax.lines[0].get_xdata().tolist() == [1, 2, 2, 4]
+
+
+def test_without_axes_there_are_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
+    ax = drawing.draw_curves(curves())
+    assert ax.figure is plt.gcf()
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda ax: drawing.draw_curves(curves(), "los", ax=ax), "los: no such column. Did you mean 'loss'?"),
+        (lambda ax: drawing.draw_sweep(table(), "loss", "widht", ax=ax), "Did you mean 'width'?"),
+        (lambda ax: drawing.draw_curves(many(), ax=ax), "30 settings are too many lines"),
+        (lambda ax: drawing.draw_sweep(table().astype({"lr": str}), "loss", ax=ax), "lr: is no numeric parameter"),
+    ],
+)
+def test_bad_input_is_told(ax: Any, draw: Any, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        draw(ax)
+    assert said in str(error.value)
+
+
+def many() -> pd.DataFrame:
+    return pd.DataFrame([(str(n), n, 1, 1.0) for n in range(30)], columns=["trial", "lr", "step", "loss"])

@@ -1,0 +1,62 @@
+"""Numbers from logs and from JSON lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.examine import Examiner, log_metrics, read_jsonl, read_log
+
+LOGS = {
+    "key=value": ("epoch=1 loss=2.5, acc = .5\nepoch=2 loss=1e-3 acc=nan v=1.2.3\n", "key=value"),
+    "key: value": ("{'loss': 2.5, 'acc': 0.5, 'epoch': 1}\nepoch: 2, loss: 1e-3, acc: nan\n", "key: value"),
+    "key value": ("epoch 1/2 loss 2.5\nepoch 1 loss 2.5 acc 0.5\nepoch 2  loss  1e-3  acc nan\n", "key value"),
+    "groups": (
+        "Epoch 1: 2.5 (0.5)\nepoch?\nEpoch 2: 1e-3 (x)\n",
+        r"Epoch (?P<epoch>\d+): (?P<loss>\S+) \((?P<acc>.+)\)",
+    ),
+    "progress bar": ("\repoch=1 loss=9\repoch=1 loss=2.5 acc=.5\n\repoch=2 loss=1e-3 acc=nan\r", "key=value"),
+}
+
+
+@pytest.mark.parametrize(("text", "pattern"), LOGS.values(), ids=LOGS.keys())
+def test_the_usual_lines_of_logs(tmp_path: Path, text: str, pattern: str) -> None:
+    (tmp_path / "log").write_text(text + "epoch=3 loss=1 acc")
+    frame = read_log(tmp_path / "log", pattern)
+    assert frame["step"].tolist() == [1, 2]
+    assert frame["loss"].tolist() == [2.5, 1e-3]
+    assert frame["acc"].isna().tolist() == [False, True]
+    assert set(frame.columns) == {"step", "loss", "acc"}
+
+
+def test_a_log_without_steps_or_without_numbers(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("starting\nloss=3\nsaved\nloss=2\n")
+    assert read_log(tmp_path / "log").to_numpy().tolist() == [[1, 3], [2, 2]]
+    (tmp_path / "log").write_text("starting\n")
+    assert read_log(tmp_path / "log").empty
+    with pytest.raises(ValueError, match="has no named group"):
+        read_log(tmp_path / "log", r"loss (\d+)")
+
+
+def test_a_log_parser_for_the_examiner(make_trial: Any, output: Path) -> None:
+    make_trial("a", {"x": 1}, {"log.test.20261121.120000": "loss=3 acc=0.5\nloss=2\n"})
+    make_trial("b", {"x": 2})
+    examiner = Examiner()
+    examiner.add(log_metrics("test"))
+    examiner.exam(output)
+    assert examiner.errors == []
+    assert examiner.table()[["acc", "loss"]].iloc[0].tolist() == [0.5, 2]
+    assert len(examiner.experiments["a"].cache["log"]) == 2
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"global_step": 2, "loss": 1, "note": "x"}\n\n{"global_step": 1, "loss": 3}\n{"global_step": 2, "acc'
+    )
+    assert read_jsonl(path).to_dict("list") == {"step": [1, 2], "loss": [3, 1]}
+    path.write_text('{"loss": NaN}\n[1]\n')
+    with pytest.raises(ValueError, match="line 2 is no JSON object"):
+        read_jsonl(path)

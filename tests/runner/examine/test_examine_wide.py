@@ -1,0 +1,346 @@
+"""The wide table and the long frame of curves, and the cache behind them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner import yamlfile
+from runner.examine import cache, curves, paramfile, read_metrics, scan, wide_table
+from runner.examine.wide import is_higher_better
+
+ROWS = "step,lr,loss,accuracy\n1,0.1,5,0.2\n2,0.1,3,0.7\n3,0.1,4,0.6\n"
+
+
+def age(output: Path, seconds: float = 60) -> None:
+    """Make everything look as if it had been written a while ago: what is too new isn't cached."""
+    then = time.time() - seconds
+    for path in [*output.rglob("*"), output]:
+        os.utime(path, (then, then))
+
+
+def attempts(**fields: Any) -> str:
+    head = {"stage": "train", "attempt": 1}
+    start = {"event": "start", **head, "started": "2026-11-21T12:00:00+00:00", "slot": "gpu 0,1", "log": "log.train.1"}
+    end = {"event": "end", **head, "state": "finished", "exit_code": 0, "seconds": 1800.0, **fields}
+    process = {"event": "process", **head, "pid": 1}
+    return "".join(json.dumps(line) + "\n" for line in ({**start, "host": "big"}, process, end))
+
+
+def test_a_row_holds_parameters_metrics_and_facts(make_trial: Any, output: Path) -> None:
+    files = {"metrics.csv": ROWS, "eval_test.json": '{"loss": 4.5}'}
+    files["attempts"] = attempts(peak_rss_mib=512.5, peak_vram_mib=2048)
+    make_trial("a", {"lr": 0.1, "norm": "new", "depth": 3, "amp": True}, files)
+    make_trial("b", {"lr": 0.2, "norm": "new"}, {"metrics.csv": ROWS.replace("4,0.6", "2,0.9")})
+    frame = wide_table(output)
+    assert frame.index.tolist() == ["a", "b"]
+    assert frame.attrs["parameters"] == ["amp", "depth", "lr"]
+    assert frame["depth"].dtype == "Int64"
+    assert frame["amp"].dtype == "boolean"
+    row = frame.loc["a"]
+    assert (row["loss"], row["loss_best"], row["loss_best_step"]) == (4, 3, 2)
+    assert (row["accuracy"], row["accuracy_best"]) == (0.6, 0.7)
+    assert (row["test_loss"], row["gpu_hours"], row["peak_vram_mib"], row["host"]) == (4.5, 1.0, 2048, "big")
+    assert frame.loc["b", "loss_best_step"] == 3
+    assert "norm" not in frame
+    assert "loss_step" not in frame
+    full = wide_table(output, concise=False, maximize=["loss"])
+    assert full["norm"].tolist() == ["new", "new"]
+    assert full["loss_step"].tolist() == [3, 3]
+    assert full["loss_best"].tolist() == [5, 5]
+
+
+def test_no_trial_is_dropped_in_silence(make_trial: Any, output: Path) -> None:
+    make_trial("done", {"x": 1}, {"metrics.csv": ROWS})
+    for name, stat in {"failed": "train: failed\n", "runs": "train: running\n", "new": ""}.items():
+        path = make_trial(name, {"x": 2}, {"attempts": attempts(exit_code=1, cause="oom", line="CUDA out of memory")})
+        (path / "stat").write_text(stat)
+    make_trial("nan", {"x": 3}, {"metrics.csv": "step,lr,loss\n1,0.1,2\n2,0.1,nan\n"})
+    make_trial("broken", "x: [1\n")
+    make_trial("half", {"x": 4}, {"eval_test.json": '{"loss":'})
+    (output / "no trial").mkdir()
+    frame: Any = wide_table(output)
+    states = {"done": "finished", "failed": "failed", "runs": "running", "new": "pending", "nan": "finished"}
+    assert frame["state"].to_dict() == {**states, "broken": "damaged", "half": "finished"}
+    assert frame.loc["failed", ["cause", "line", "exit_code"]].tolist() == ["oom", "CUDA out of memory", 1]
+    assert "expected" in frame.loc["broken", "cause"]
+    assert math.isnan(frame.loc["nan", "loss"])
+    assert (frame.loc["nan", "loss_best"], frame.loc["nan", "loss_step"]) == (2, 2)
+    assert "eval_test.json" in frame.loc["half", "faults"]
+
+
+def test_a_name_that_a_parameter_has_taken_is_not_lost(make_trial: Any, output: Path) -> None:
+    make_trial("a", {"loss": "mse", "state": 1}, {"metrics.csv": ROWS})
+    make_trial("b", {"loss": "mae", "state": 1}, {"metrics.csv": ROWS})
+    frame = wide_table(output)
+    assert frame["loss"].tolist() == ["mse", "mae"]
+    assert frame["metric.loss"].tolist() == [4, 4]
+    assert frame["run.state"].tolist() == ["finished", "finished"]
+    assert frame.attrs["metrics"][0] == "metric.loss"
+
+
+def test_a_cell_may_hold_a_series(make_trial: Any, output: Path) -> None:
+    make_trial("a", {"x": 1}, {"metrics.csv": ROWS})
+    make_trial("b", {"x": 2})
+    big_df: Any = wide_table(output, series=["loss"])
+    assert big_df.loc["a", "loss_curve"].to_dict() == {1: 5, 2: 3, 3: 4}
+    assert big_df.loc["b", "loss_curve"] is None
+
+
+def test_attempts_that_a_kill_cut_off(make_trial: Any, output: Path) -> None:
+    exit_line = '{"event": "exit", "stage": "train", "attempt": 1, "exit_code": 7}\n'
+    start, *_ = attempts().splitlines(keepends=True)
+    torn = make_trial("a", {"x": 1}, {"attempts": start + '{"event": "proc' + exit_line + '{"event": "en'})
+    (torn / "stat").write_text("train: failed\n")
+    make_trial("b", {"x": 2}, {"attempts": start + "no record\n"})
+    frame: Any = wide_table(output, concise=False)
+    assert frame["state"].tolist() == ["failed", "finished"]
+    assert frame.loc["a", ["exit_code", "attempts"]].tolist() == [7, 1]
+    assert "attempts: " in frame.loc["b", "faults"]
+    assert frame["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "loss"),
+    [
+        ("metrics.jsonl", '{"step": 1, "loss": 3, "note": "x"}\n{"step": 2, "loss": 2.5}\n{"step": 3, "lo', 2.5),
+        ("metrics.jsonl", '{"loss": 3}\n\n{"loss": 2.5}\n', 2.5),
+        ("metrics.csv", "loss\n3\n2.5\n", 2.5),
+        ("metrics.csv", "step,lr,loss\n1,0.1,3\n2,0.1,2.5\n3,0.1,2", 2.5),
+        ("metrics.csv", "step,lr,loss,note\n1,0.1,3,a\n2,0.1,2.5,b\n", 2.5),
+    ],
+)
+def test_metrics_of_other_kinds(make_trial: Any, output: Path, name: str, content: str, loss: float) -> None:
+    make_trial("a", {"x": 1}, {name: content})
+    frame = wide_table(output, concise=False)
+    assert frame["loss"].tolist() == [loss]
+    assert frame["loss_step"].tolist() == [2 if "step" in content else 1 + ("jsonl" in name)]
+    assert curves(output)["loss"].tolist() == [3, 2.5]
+
+
+def test_curves_are_long_and_tidy(make_trial: Any, output: Path) -> None:
+    make_trial("a", {"lr": 0.1, "depth": 1}, {"metrics.csv": ROWS})
+    make_trial("b", {"lr": 0.2}, {"metrics.csv": "step,lr,loss,val_loss\n1,0.2,2,\n2,0.2,1,1.5\n1,0.2,9,\n"})
+    make_trial("c", {"lr": 0.3})
+    frame = curves(output)
+    assert list(frame.columns) == ["trial", "depth", "lr", "step", "metric.lr", "loss", "accuracy", "val_loss"]
+    assert frame["trial"].astype(str).tolist() == ["a"] * 3 + ["b"] * 2
+    assert frame["step"].tolist() == [1, 2, 3, 1, 2]
+    assert frame["loss"].tolist() == [5, 3, 4, 9, 1]
+    assert frame["lr"].tolist() == [0.1] * 3 + [0.2] * 2
+    chosen = curves(output, columns=["val_loss"])
+    assert chosen[["trial", "step", "val_loss"]].to_numpy().tolist() == [["b", 2, 1.5]]
+    assert list(curves(output, columns=["none"]).columns)[-1] == "none"
+    assert curves(output, regex="c").empty
+
+
+CELLS = st.sampled_from(["1", "2.5", "-3e-4", "", "nan", "inf", "x", "+7", "0.1 ", "1e5"])
+
+
+def number_or_text(cell: Any) -> str:
+    try:
+        return repr(float(cell))
+    except ValueError:
+        return str(cell)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.lists(CELLS, min_size=2, max_size=4), max_size=6), min_size=1, max_size=4),
+    st.sampled_from(["", "9", "9,0.1", "9,0.1,2"]),
+)
+def test_together_or_alone_a_file_reads_the_same(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[list[str]]], tail: str
+) -> None:
+    output = tmp_path_factory.mktemp("output")
+    for number, rows in enumerate(files):
+        path = output / f"t{number}"
+        path.mkdir()
+        (path / "param").write_text(f"x: {number}\n")
+        lines = [",".join([str(step), *cells]) for step, cells in enumerate(rows)]
+        (path / "metrics.csv").write_text("\n".join(["step,loss,other", *lines, tail]))
+    frame = curves(output, concise=False)
+    for trial in sorted(path.name for path in output.glob("t*")):
+        alone = read_metrics(output / trial)
+        mine = frame[frame["trial"].astype(str) == trial]
+        assert mine["step"].tolist() == alone["step"].tolist()
+        for name in set(alone.columns) & {"loss", "other"} if len(alone) else ():
+            assert list(map(number_or_text, mine[name])) == list(map(number_or_text, alone[name]))
+    shutil.rmtree(output)
+
+
+SCALARS = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=12),
+    st.sampled_from(["1e-3", "on", "012", "1:30", "a: b", "a #b", "- x", "'", '"q"', "~", "0x1f", "2024-01-01", "{}"]),
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=6), SCALARS, max_size=6), st.booleans())
+def test_a_plain_param_reads_as_the_yaml_parser_reads_it(params: dict[str, Any], is_ours: bool) -> None:
+    text = yamlfile.dump(params) if is_ours else yaml.safe_dump(params, width=1000000)
+    assert repr(paramfile.load(text)) == repr(yamlfile.load(text))
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="a1:# -'\"\\.e_~{}[],\n\t|>&*!%@é", max_size=40))
+def test_any_text_reads_as_the_yaml_parser_reads_it(text: str) -> None:
+    try:
+        wanted = repr(yamlfile.load(text))
+    except (yaml.YAMLError, ValueError, TypeError):
+        with pytest.raises((yaml.YAMLError, ValueError, TypeError)):
+            paramfile.load(text)
+    else:
+        assert repr(paramfile.load(text)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "higher"),
+    [("loss", False), ("val_accuracy", True), ("test/acc", True), ("top5", True), ("macro", False), ("bleu4", True)],
+)
+def test_which_metrics_are_better_when_higher(name: str, higher: bool) -> None:
+    assert is_higher_better(name) is higher
+
+
+# --- the cache ---
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the files that were read."""
+    found: list[str] = []
+    content = scan._content
+
+    def noted(directory: str, name: str, signature: cache.Signature) -> bytes | None:
+        found.append(name)
+        return content(directory, name, signature)
+
+    monkeypatch.setattr(scan, "_content", noted)
+    return found
+
+
+@pytest.fixture
+def three(make_trial: Any, output: Path) -> Path:
+    for number in range(3):
+        make_trial(f"t{number}", {"x": number}, {"metrics.csv": ROWS, "attempts": attempts()})
+    age(output)
+    return output
+
+
+def test_what_did_not_change_is_not_read_twice(three: Path, read: list[str]) -> None:
+    first = wide_table(three)
+    assert len(read) == 12
+    read.clear()
+    pd.testing.assert_frame_equal(wide_table(three), first)
+    assert read == []
+    cache._latest = None  # as in another process
+    pd.testing.assert_frame_equal(wide_table(three), first)
+    assert read == []
+
+
+def test_what_changed_is_read_again(three: Path, read: list[str]) -> None:
+    wide_table(three)
+    read.clear()
+    with (three / "t1" / "metrics.csv").open("a") as file:
+        file.write("4,0.1,1,0.9\n")
+    (three / "t2" / "eval_test.json").write_text('{"loss": 7}')
+    (three / "t0" / "stat").write_text("train: running \n")
+    frame = wide_table(three)
+    assert frame["loss"].tolist() == [4, 1, 4]
+    assert frame["test_loss"].tolist()[2] == 7
+    assert frame["state"].tolist() == ["running", "finished", "finished"]
+
+
+def test_a_change_within_the_clocks_tick_is_seen(three: Path) -> None:
+    now = time.time()
+    path = three / "t1" / "stat"
+    os.utime(path, (now, now))
+    assert wide_table(three)["state"].tolist() == ["finished"] * 3
+    path.write_text("train: running \n")  # the same size
+    os.utime(path, (now, now))
+    assert wide_table(three).loc["t1", "state"] == "running"
+
+
+def test_the_cache_may_be_deleted_damaged_or_copied(three: Path, tmp_path: Path, read: list[str]) -> None:
+    first = wide_table(three)
+    file = three / ".runner" / "results.cache"
+    whole = file.read_bytes()
+    for content in (
+        None,
+        b"",
+        whole[:-10],
+        whole.replace(b"finished", b"failed  "),
+        b"results 99 0 0\n{}",
+        b"\xff" * 9,
+    ):
+        file.unlink() if content is None else file.write_bytes(content)
+        pd.testing.assert_frame_equal(wide_table(three), first)
+    assert file.read_bytes() == whole
+    copy = tmp_path / "elsewhere" / "output"
+    shutil.copytree(three, copy)  # keeps the times, as rsync -a does
+    cache._latest = None
+    read.clear()
+    pd.testing.assert_frame_equal(wide_table(copy), first)
+    assert read == []
+
+
+def test_trials_come_and_go(three: Path, make_trial: Any) -> None:
+    wide_table(three)
+    shutil.rmtree(three / "t1")
+    make_trial("t7", {"x": 7}, {"metrics.csv": ROWS})
+    assert wide_table(three)["x"].tolist() == [0, 2, 7]
+    assert wide_table(three, regex="7")["loss"].tolist() == [4]
+
+
+def test_values_that_json_would_change_keep_their_types(make_trial: Any, output: Path) -> None:
+    make_trial("a", "x: !!python/tuple [1, 2]\n1: y\n")
+    make_trial("b", "x: 1e-3\n1: z\n")
+    age(output)
+    for _ in range(2):
+        frame = wide_table(output)
+        assert frame["x"].tolist() == [(1, 2), 0.001]
+        assert list(frame.columns)[:2] == [1, "x"]
+
+
+def test_an_output_that_can_not_be_written_has_no_cache(three: Path) -> None:
+    (three / ".runner").write_text("in the way")
+    assert len(wide_table(three)) == len(wide_table(three)) == 3
+
+
+def test_readers_at_once_leave_a_whole_cache(three: Path) -> None:
+    entries = dict(cache.load(three))
+    wide_table(three)
+    children = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for _ in range(20):
+                    (three / ".runner" / "results.cache").unlink(missing_ok=True)
+                    cache._latest = None
+                    assert len(wide_table(three)) == 3
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert entries == {}
+    assert [path.name for path in (three / ".runner").iterdir()] == ["results.cache"]
+    cache._latest = None
+    assert set(cache.load(three)) == {"t0", "t1", "t2"}
