@@ -25,7 +25,7 @@ test-browser: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy runner train bench tests
+	$(BIN)/mypy runner train mpl bench tests
 
 clean:
 	rm -rf $(VENV)

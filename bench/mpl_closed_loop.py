@@ -58,7 +58,7 @@ def train_all(out: Path, schedules: tuple[str, ...], seeds: range, steps: int, j
         parameters = trial["parameters"]
         assert isinstance(parameters, dict)
         flags = {"out": trial["directory"], "steps": steps, "lr": PEAK, "warmup": WARMUP, **parameters}
-        flags |= {"eval_every": max(steps // 30, 1), "eval_batches": 256, "threads": 1, "device": "cpu"}
+        flags |= {"eval_every": max(steps // 30, 1), "eval_examples": 2048, "threads": 1, "device": "cpu"}
         words = [str(word) for key, value in flags.items() for word in (f"--{key}", value)]
         command = [sys.executable, "-m", "train", *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from runner import recovery
+from runner.codewatch import CodeWatch
 from runner.endings import QUICK_S, Ending, Running, again_at, exceeded, judge
 from runner.errors import RunnerError
 from runner.events import Event, Kind
@@ -20,7 +21,7 @@ from runner.executors.base import Launch
 from runner.failfast import FailFast
 from runner.intake import Intake
 from runner.keep import remove_files
-from runner.ledger import Ledger, OutputGoneError
+from runner.ledger import Ledger, OutputGoneError, Tags
 from runner.model import BLOCKING, Job, JobState, Outcome
 from runner.process import boot_seconds, started_at
 from runner.scheduler import Scheduler
@@ -60,6 +61,7 @@ class Daemon:
         self.intake = Intake(self.scheduler, self._ledger, executor, tell, self._adopt)
         self._running: dict[int, Running] = {}
         self._fail_fast = FailFast()
+        self._codes = CodeWatch()
         self._unwritten: list[tuple[Running, Outcome, list[Job]]] = []
         self._held_until = 0.0
         self._looked_at = 0.0
@@ -197,7 +199,8 @@ class Daemon:
         header, recipe = plan.header, plan.recipe(trial)
         states = self.scheduler.states(trial)
         due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
-        tags = {"time": header.time, "plan": header.plan_id, "ask": origin.ask}
+        code = self._codes.state(plan.output, header.cwd)
+        tags = Tags(header.time, header.plan_id, origin.ask, code)
         opened = self._ledger.open(start.job, recipe, due, start.slot, tags)
         options = origin.options(stage)
         launch = Launch(

@@ -15,7 +15,7 @@ from runner.process import this_host
 from runner.trials import CONFIG_FILE, STATE_DIRECTORY, nested
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from runner.model import Job, Outcome, Recipe, Slot, Trial
     from runner.recovery import Found
@@ -35,6 +35,7 @@ class Page:
     is_new: bool = True  # without a directory: nothing there to be read
     quick: dict[str, int] = field(default_factory=dict)  # interruptions in a row, each soon after a start
     plan: str = ""  # whose recipe `param` shows
+    code: str | None = None  # that the last attempt ran
 
     def note(self, stage: str, outcome: Outcome, quick_s: float) -> tuple[int, int]:
         """Counts an attempt's end; returns the failures and the quick interruptions of its job."""
@@ -43,6 +44,16 @@ class Page:
         is_quick = outcome.state is JobState.INTERRUPTED and outcome.seconds < quick_s
         self.quick[stage] = self.quick.get(stage, 0) + 1 if is_quick else 0
         return self.failures.get(stage, 0), self.quick[stage]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What an attempt's record says of where it comes from; `code` is the hash of the code that it runs."""
+
+    time: str  # of the plan, as {_time} has it
+    plan: str
+    ask: str
+    code: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Ledger:
         if found.is_new:
             self._pages.pop(trial.key, None)
         else:
-            self._pages[trial.key] = Page(found.attempts, {}, found.failures, is_new=False)
+            self._pages[trial.key] = Page(found.attempts, {}, found.failures, is_new=False, code=found.code)
 
     def forget(self, trial: Trial) -> None:
         """The trial is over; its page would only take room."""
@@ -74,7 +85,7 @@ class Ledger:
         """What is known of a trial."""
         return self._pages.setdefault(trial.key, Page())
 
-    def open(self, job: Job, recipe: Recipe, due: Iterable[str], slot: Slot, tags: Mapping[str, str]) -> Opened:
+    def open(self, job: Job, recipe: Recipe, due: Iterable[str], slot: Slot, tags: Tags) -> Opened:
         """Records that an attempt begins; `tags` go into its record, `due` are the stages that `param` shows anew.
 
         Raises:
@@ -83,13 +94,16 @@ class Ledger:
         """
         trial, stage = job
         page = self.page(trial)
-        if page.plan != tags["plan"]:
-            self._prepare(trial, recipe, due, page, tags["time"])
-            page.plan = tags["plan"]
+        if page.plan != tags.plan:
+            self._prepare(trial, recipe, due, page, tags.time)
+            page.plan = tags.plan
         number = page.attempts.get(stage, 0) + 1
         now = time.time()
         log = _new_log(trial.directory, stage, now)
-        record = _start_record(stage, number, now, slot, log) | {"ask": tags["ask"]}
+        record = _start_record(stage, number, now, slot, log) | {"ask": tags.ask, "code": tags.code}
+        if page.code is not None and tags.code != page.code:
+            record["code_changed"] = True  # since the trial's attempt before
+        page.code = tags.code
         records.append_attempt(trial.directory, record)
         page.attempts[stage] = number
         page.stat[stage] = JobState.RUNNING

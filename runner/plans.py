@@ -125,7 +125,7 @@ class Plan:
         Raises:
             DamagedPlanError: the file is missing or not whole.
         """
-        self._output = os.path.abspath(output)  # noqa: PTH100 - a text, joined for every trial
+        self.output = os.path.abspath(output)  # noqa: PTH100 - a text, joined for every trial
         self.path = directory_of(output) / f"{plan_id}.jsonl"
         self._lines: dict[str, tuple[int, int]] = {}  # of each trial, where its line begins, and its checksum
         try:
@@ -179,7 +179,7 @@ class Plan:
             trial_id, name, output, place, stages, sweep, priority, *_ = json.loads(line)
             stages = stage_tuples.setdefault(tuple(stages), tuple(stages))
             sweep = words.setdefault(sweep, sweep)
-            directory = f"{self._output}/{self._place(place) if place else name}"
+            directory = f"{self.output}/{self._place(place) if place else name}"
             trial = Trial(index, trial_id, name, output, directory, stages, sweep, priority)
             self._lines[trial.key] = offset, zlib.crc32(line)
             yield trial

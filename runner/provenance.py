@@ -6,6 +6,7 @@ and environment; an attempt says the hash.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -16,15 +17,16 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.trials import STATE_DIRECTORY
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _FILE_BYTES_MAX, _FILES_MAX, _CHANGES_BYTES_MAX = 1 << 20, 1000, 64 << 20
 _GIT_TIMEOUT_S = 30.0
-_PACKAGES = (
-    "from importlib.metadata import distributions as d\nprint(*{f'{x.name}=={x.version}' for x in d()}, sep='\\n')"
-)
+_PATHS = "import platform, sys; print(platform.python_version(), *sys.path, sep=chr(10))"
 
 
 @dataclass(frozen=True)
@@ -192,18 +194,27 @@ def _packages() -> tuple[str, tuple[str, ...]]:
     """The version of the Python that commands find first, and its packages."""
     found = shutil.which("python") or shutil.which("python3")
     if found is None or Path(found).parent == Path(sys.executable).parent:
-        from importlib.metadata import distributions
-
-        return platform.python_version(), tuple(sorted({f"{each.name}=={each.version}" for each in distributions()}))
+        return platform.python_version(), _installed(sys.path)
     try:
-        code = f"import platform; print(platform.python_version()); {_PACKAGES}"
-        done = subprocess.run([found, "-c", code], capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)
+        done = subprocess.run([found, "-c", _PATHS], capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return "", ()
-    version, *packages = done.stdout.split("\n")
-    return version, tuple(sorted(filter(None, packages)))
+    version, *paths = done.stdout.splitlines()
+    return version, _installed(paths)
 
 
+def _installed(paths: Iterable[str]) -> tuple[str, ...]:
+    """The packages in some directories by the names of their records: a hundred times sooner than reading these."""
+    found = set()
+    for path in filter(os.path.isdir, paths):
+        for name in os.listdir(path):  # noqa: PTH208
+            if name.endswith(".dist-info") and "-" in name:
+                package, _, version = name.removesuffix(".dist-info").rpartition("-")
+                found.add(f"{package}=={version}")
+    return tuple(sorted(found))
+
+
+@functools.cache
 def _gpus() -> tuple[str | None, str | None, tuple[str, ...]]:
     """NVIDIA's driver and the CUDA version that it knows, and the names of the GPUs."""
     import pynvml

@@ -41,7 +41,8 @@ class Adopted:
 class Found:
     """A trial as its records show it: each stage's state and number of attempts, and what still runs.
 
-    `is_new`: it has no directory yet; `failures`: how often each stage failed since the trial was last asked for.
+    `is_new`: it has no directory yet; `failures`: how often each stage failed since the trial was last asked for;
+    `code`: what its last attempt ran.
     """
 
     states: dict[str, JobState]
@@ -49,6 +50,7 @@ class Found:
     adopted: tuple[Adopted, ...] = ()
     is_new: bool = False
     failures: dict[str, int] = field(default_factory=dict)
+    code: str | None = None
 
 
 def state_of(exit_code: int | None) -> JobState:
@@ -115,7 +117,8 @@ def recover(
     failed = failures(trial, ask, history)
     due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
     states = _states(trial, told, history, forced, ask, due)
-    return Found(states, _counts(history), tuple(adopted), failures=failed)
+    code = history.attempts[-1].start.get("code") if history.attempts else None
+    return Found(states, _counts(history), tuple(adopted), failures=failed, code=code)
 
 
 def failures(trial: Trial, ask: str, history: History | None = None) -> dict[str, int]:

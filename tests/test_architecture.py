@@ -48,7 +48,7 @@ LAYERS = (
     {"cli"},
     {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
     {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
-    {"client", "follow", "connections", "intake", "planning", "resources", "endings", "ledger"},
+    {"client", "follow", "connections", "intake", "planning", "resources", "endings", "ledger", "codewatch"},
     {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus"},
     {
         "header",

@@ -61,7 +61,8 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        raise TrainError(f"cannot read {path} ({reason}); without it the run goes on from the one before it") from error
+        advice = "remove it to go on from the one before it, or to begin anew"
+        raise TrainError(f"cannot read {path} ({reason}); {advice}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TrainError(f"{path} is not a checkpoint of this version; remove it to begin anew")
     return state

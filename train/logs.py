@@ -73,7 +73,7 @@ class Log:
         self.metrics: TextIO | None = None
         self.others: list[Logger] = []
         if world.first:
-            if not last_row_step:
+            if done_steps == config.begin:
                 remove_outputs(config.out)
             self.others = [make_logger(name, config, done_steps) for name in config.loggers]
             self.metrics = open_metrics(config.out, columns, last_row_step)

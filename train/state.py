@@ -172,7 +172,7 @@ class Run:
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "averages": [average.state() for average in self.averages],
             "rngs": self.world.gather((torch.get_rng_state(), cuda_rng)),
-            "loss_sum": self.loss_sum,
+            "loss_sum": self.world.sum(self.loss_sum.clone()),
             "loss_steps": self.loss_steps,
             "logged_step": self.logged_step,
             "metrics": self.metrics,

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_table_shows_every_trial(ran: Project, typed: Typed) -> None:
     said = typed("table")
     assert (said.code, said.err) == (0, "")
     lines = said.out.splitlines()
-    assert lines[0].split()[:7] == ["trial", "lr", "seed", "loss", "loss_best", "state", "duration_s"]
+    assert lines[0].split()[:8] == ["trial", "lr", "seed", "loss", "loss_best", "state", "cause", "duration_s"]
     assert [line.split()[0] for line in lines[1:]] == [f"Lr_{lr}-Seed_{seed}" for lr in (1, 2, 3) for seed in (0, 1)]
     assert lines[5].split()[5] == "failed"
     chosen = typed("table", "Lr_1*", "Lr_2-Seed_0", "--csv", "--sort", "loss", "--max").out
@@ -119,13 +120,13 @@ def test_compare(ran: Project, typed: Typed) -> None:
 
 def test_compare_tells_of_other_code(ran: Project, typed: Typed) -> None:
     kept = ran.output / ".runner" / "code"
-    kept.mkdir()
+    kept.mkdir(exist_ok=True)
     for lr in (1, 2):
         (kept / f"d{lr}.diff").write_text(f"+lr = {lr}\n")
         content = {"commit": f"{lr}" * 40, "changes": f"d{lr}", "packages": [f"torch=={lr}"]}
         (kept / f"c{lr}.json").write_text(json.dumps(content))
         path = ran.output / f"Lr_{lr}-Seed_0" / "attempts"
-        path.write_text(path.read_text().replace('"event": "start"', f'"event": "start", "code": "c{lr}"'))
+        path.write_text(re.sub(r'"code": "\w+"', f'"code": "c{lr}"', path.read_text()))
     said = typed("compare", "Lr_1-Seed_0", "Lr_2-Seed_0").out
     assert f"  -commit {'1' * 40}\n" in said
     assert "  +torch==2\n" in said

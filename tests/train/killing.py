@@ -16,6 +16,7 @@ from train import trainer
 from train.flags import config_class, make, read_yaml
 from train.signals import Stop
 from train.state import Run
+from train.task import make_task
 
 
 def child(values: dict[str, Any], step: int, number: int) -> int:
@@ -34,6 +35,8 @@ def child(values: dict[str, Any], step: int, number: int) -> int:
 
 def main() -> None:
     values = read_yaml(Path(sys.argv[1]))
+    # What the task imports is loaded once.
+    make_task(make(config_class(values["task"]), values))
     for word in [*sys.argv[2:], "0:0"]:
         step, number = map(int, word.split(":"))
         pid = os.fork()

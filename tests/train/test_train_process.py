@@ -43,7 +43,7 @@ def age_events(directory: Path) -> None:
         path.rename(path.with_name(path.name.replace(seconds, f"{int(seconds) - 1:010}")))
 
 
-LONG = {"steps": 3000, "log_every": 10, "checkpoint_every": 70}
+LONG = {"steps": 1500, "log_every": 10, "checkpoint_every": 70}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_process_that_is_ended_and_resumed_equals_an_undisturbed_one(
     assert errors == ""
     state = checkpoint.load_newest(config.out)
     assert state is not None
-    assert 490 <= state["step"] < 3000
+    assert 490 <= state["step"] < 1500
     if number == signal.SIGKILL:
         assert state["step"] % 70 == 0
 

@@ -187,6 +187,16 @@ def session_groups(directory: Path) -> tuple[set[str], dict[str, Any]]:
     return names, {group.name: group for group in response.session_groups}
 
 
+def test_a_run_that_was_stopped_at_once_keeps_its_row_in_the_table(tiny: Make, tmp_path: Path) -> None:
+    config, stop = tiny("sweep/one"), Stop()
+    stop.receive(signal.SIGTERM, None)
+    assert trainer.train(config, stop) == 75
+    assert trainer.train(config, Stop()) == 0
+    _, groups = session_groups(tmp_path / "sweep")
+    assert groups["one"].hparams["lr"].number_value == 0.01
+    assert groups["one"].sessions[0].status == api_pb2.STATUS_SUCCESS
+
+
 def test_the_hparams_table_shows_parameters_and_final_metrics(tiny: Make, tmp_path: Path) -> None:
     tests = {}
     runs: dict[str, dict[str, Any]] = {"one": {"lr": 0.01}, "two": {"lr": 0.02, "schedule": "cosine"}}

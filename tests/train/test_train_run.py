@@ -327,7 +327,7 @@ def test_what_cannot_be_resumed_is_told(tiny: Make, after_step: AfterStep) -> No
     with pytest.raises(TrainError, match=r"metrics\.csv lacks the row of step 20"):
         trainer.train(config, Stop())
     (config.out / "checkpoints" / "20.pt").write_bytes(b"torn")
-    with pytest.raises(TrainError, match=r"cannot read .*20\.pt .*without it"):
+    with pytest.raises(TrainError, match=r"cannot read .*20\.pt .*remove it to go on from"):
         trainer.train(config, Stop())
 
 
