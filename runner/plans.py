@@ -69,7 +69,9 @@ class Secrets:
 
 def new_id() -> str:
     """A name that no other plan has; names sort by time."""
-    return f"{time.strftime('%Y%m%d.%H%M%S')}.{secrets.token_hex(3)}"
+    now = time.time_ns()
+    second = time.strftime("%Y%m%d.%H%M%S", time.localtime(now // 10**9))
+    return f"{second}.{now % 10**9:09d}.{secrets.token_hex(3)}"
 
 
 def directory_of(output: str | Path) -> Path:

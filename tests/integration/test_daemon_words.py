@@ -1,0 +1,321 @@
+"""The daemon at a user's word: detach, status, logs, pause, cancel, retry, stop; editing the file while it works."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import RUN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Project
+
+# Each trial says that it began, and goes on once a file of its name is there.
+GATED = """\
+template:
+  a: 'echo begun {n}; touch {_output}/begun; while ! test -e go.{n}; do sleep 0.02; done; echo over; exit {code}'
+  b: echo second {n}
+default: {code: 0}
+resource: {cpu: 2}
+---
+_title: main
+n: [0, 1, 2, 3]
+"""
+
+
+def begun(project: Project, *numbers: int) -> bool:
+    return all((project.output / f"N_{n}" / "begun").exists() for n in numbers)
+
+
+def go(project: Project, *numbers: int) -> None:
+    for n in numbers:
+        (project.path / f"go.{n}").touch()
+
+
+def status(project: Project) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(project.run("status", "--json").stdout)
+    return result
+
+
+def states(project: Project) -> dict[str, dict[str, str]]:
+    return {trial["name"]: trial["states"] for trial in status(project)["trials"]}
+
+
+@pytest.fixture
+def gated(project: Project, until: Callable[..., None]) -> Project:
+    """Four trials of which the first two run and wait."""
+    project.write(GATED)
+    said = project.run("--detach")
+    assert said.returncode == 0, said.stderr
+    assert "The daemon goes on." in said.stdout
+    until(lambda: begun(project, 0, 1), project.trials)
+    return project
+
+
+def test_status_shows_what_runs_and_what_waits_with_and_without_a_daemon(gated: Project) -> None:
+    shown = status(gated)
+    assert shown["daemon"]["pid"] == gated.daemons()[0].pid
+    assert shown["sweeps"] == [
+        {"sweep": "main", "stages": {"a": {"pending": 2, "running": 2}, "b": {"pending": 4}}},
+    ]
+    assert [trial["number"] for trial in shown["trials"]] == [1, 2, 3, 4]
+    text = gated.run("status").stdout
+    assert "main   a            2        2" in text
+    assert f"{gated.output}: pid {shown['daemon']['pid']}, 2 running on 2 slots, 6 waiting" in gated.run(
+        "status", "--all"
+    ).stdout.replace("\n", " ")
+    go(gated, 0, 1, 2, 3)
+    assert gated.run("wait").returncode == 0
+    after = status(gated)
+    assert after["daemon"] is None
+    assert after["sweeps"][0]["stages"] == {"a": {"finished": 4}, "b": {"finished": 4}}
+
+
+def test_logs_of_a_trial_by_number_name_and_stage(gated: Project) -> None:
+    assert gated.run("logs", "1").stdout == "begun 0\n"
+    assert gated.run("logs", "N_1").stdout == "begun 1\n"
+    refused = gated.run("logs", "N_3")
+    assert (refused.returncode, refused.stderr) == (2, "run: error: N_3: nothing has not been started yet.\n")
+    assert gated.run("logs", "N_").returncode == 2
+    unknown = gated.run("logs", "N_0", "c")
+    assert unknown.returncode == 2
+    assert "c: no stage of N_0." in unknown.stderr
+    follower = gated.start("logs", "N_0", "-f")
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "begun 0\n"
+    go(gated, 0)
+    assert follower.communicate(timeout=30)[0] == "over\n\n--- b, attempt 1 ---\nsecond 0\n"
+    assert gated.run("logs", "N_0", "a").stdout == "begun 0\nover\n"
+
+
+def test_ctrl_c_in_watch_and_logs_leaves_the_work_alone(gated: Project) -> None:
+    for words, code in ((["watch"], 130), (["logs", "-f", "N_0"], 0)):
+        process = gated.start(*words)
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == code
+        assert gated.daemons()
+    assert len(gated.living()) >= 2
+
+
+def test_a_watch_sees_the_work_through(gated: Project) -> None:
+    watch = gated.start("watch")
+    assert watch.stdout is not None
+    assert watch.stdout.readline().startswith("ADOPT     cpu 0, a: 1/4")
+    go(gated, 0, 1, 2, 3)
+    rest, _ = watch.communicate(timeout=30)
+    assert watch.returncode == 0
+    assert rest.count("DONE") == 8
+
+
+def test_a_pause_lets_nothing_start_until_it_is_taken_back(gated: Project, until: Callable[..., None]) -> None:
+    assert gated.run("pause").returncode == 0
+    go(gated, 0, 1, 2, 3)
+    until(lambda: states(gated)["N_1"]["a"] == "finished", lambda: states(gated))
+    assert states(gated)["N_2"] == {"a": "pending", "b": "pending"}
+    assert "Paused: nothing starts" in gated.run("status").stdout
+    assert gated.run("resume").returncode == 0
+    assert gated.run("wait").returncode == 0
+
+
+def test_cancel_takes_out_what_waits_and_ends_what_runs(gated: Project) -> None:
+    assert gated.run("cancel", "N_0", "N_3").stdout == "Canceled 4 jobs of 2 trials.\n"
+    assert gated.run("cancel").returncode == 2
+    go(gated, 1, 2)
+    assert gated.run("wait").returncode == 1
+    assert states(gated)["N_0"]["a"] == "canceled"
+    assert gated.stat("N_2") == {"a": "finished", "b": "finished"}
+    assert not (gated.output / "N_3").exists()
+
+
+def test_retry_runs_what_failed_again(project: Project, until: Callable[..., None]) -> None:
+    project.write(
+        "template: {a: 'test {n} = 0 || test -e mended', b: 'while ! test -e go; do sleep 0.02; done'}\n"
+        "resource: {cpu: 1}\n---\nn: [1, 0]\n"
+    )
+    assert project.run("--detach").returncode == 0
+    until(lambda: project.output.exists() and "N_0" in project.trials(), lambda: "not begun")
+    assert "Failed: a, N_1 (exit code 1)" in project.run("status").stdout
+    (project.path / "mended").touch()
+    assert project.run("retry").stdout == "Due again: 2 jobs of 1 trials.\n"
+    (project.path / "go").touch()
+    assert project.run("wait").returncode == 0
+    assert [record["attempt"] for record in project.attempts("N_1", "start")] == [1, 2, 1]
+
+
+def test_a_drain_lets_what_runs_end_and_a_stop_ends_it(gated: Project, until: Callable[..., None]) -> None:
+    assert "the daemon leaves when 2 running attempts were ended" in gated.run("stop").stdout
+    go(gated, 0, 1)
+    until(lambda: not gated.daemons(), gated.daemons)
+    assert states(gated)["N_0"] == {"a": "finished", "b": "pending"}
+    assert gated.run("resume").returncode == 1
+    assert gated.run("--detach").returncode == 0
+    until(lambda: begun(gated, 2, 3), gated.trials)
+    assert gated.run("stop", "--now").returncode == 0
+    until(lambda: not gated.daemons(), gated.daemons)
+    assert gated.stat("N_3") == {"a": "interrupted"}
+    assert not gated.living()
+
+
+def test_an_edited_file_is_applied_to_the_queue(gated: Project) -> None:
+    gated.write(GATED.replace("[0, 1, 2, 3]", "[0, 2, 4]").replace("echo second", "echo other"))
+    said = gated.run("--detach").stdout
+    assert "Applied to the queue: 1 new, 1 running, 1 waiting, now with another command" in said
+    assert "1 no longer asked for, taken out, 1 no longer asked for, but running (--prune ends them)." in said
+    go(gated, 0, 1, 2, 3, 4)
+    assert gated.run("wait").returncode == 0
+    assert gated.stat("N_0") == {"a": "finished", "b": "finished"}
+    assert gated.log("N_2", "b") == "other 2\n"
+    assert gated.stat("N_1") == {"a": "finished"}
+    assert not (gated.output / "N_3").exists()
+    assert len(gated.attempts("N_0", "start")) == 2
+
+
+def test_prune_ends_what_is_no_longer_asked_for(gated: Project, until: Callable[..., None]) -> None:
+    gated.write(GATED.replace("[0, 1, 2, 3]", "[0]"))
+    assert gated.run("--detach", "--prune").returncode == 0
+    until(lambda: gated.stat("N_1") == {"a": "canceled"}, lambda: gated.stat("N_1"))
+    go(gated, 0)
+    assert gated.run("wait").returncode == 0
+
+
+def test_a_part_of_the_file_only_adds(gated: Project) -> None:
+    gated.write(GATED + "---\n_title: more\nn: 7\n")
+    assert "1 new" not in gated.run("--detach", "-t", "more").stdout
+    go(gated, 0, 1, 2, 3, 7)
+    assert gated.run("wait").returncode == 0
+    assert [gated.stat(f"N_{n}")["b"] for n in (0, 1, 2, 3, 7)] == ["finished"] * 5
+
+
+def test_waiting_trials_keep_environment_and_directory_of_their_plan(project: Project) -> None:
+    project.write("template: {a: 'echo $WORD $(umask); pwd'}\nresource: {cpu: 1}\n---\nn: [0, 1]\n")
+    environment = {**project.environment, "WORD": "secret", "COLUMNS": "200"}
+    done = subprocess.run(["bash", "-c", f"umask 027; {RUN}"], cwd=project.path, env=environment, check=True)
+    assert done.returncode == 0
+    assert project.log("N_1", "a") == f"secret 0027\n{project.path}\n"
+    kept = list((project.output / ".runner" / "plans").glob("*.env"))
+    assert [oct(path.stat().st_mode & 0o777) for path in kept] == ["0o600"]
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "cause"),
+    [
+        ("timeout: 0.3s", "sleep 60", "timeout"),
+        ("stall: 0.3s", "echo once; sleep 60", "stall"),
+        ("grace: 1s", "no-such-program", "not-found"),
+        ("grace: 1s", "exit 76", "diverged"),
+        ("grace: 1s", 'python -c "raise ValueError(5)"', "traceback"),
+    ],
+)
+def test_a_failure_has_a_cause(project: Project, options: str, command: str, cause: str) -> None:
+    text = f"template:\n  a:\n    cmd: {json.dumps(command)}\n    {options}\nresource: {{cpu: 1}}\n---\nn: 0\n"
+    project.write(text)
+    assert project.run().returncode == 1
+    assert project.attempts("N_0", "end")[0]["cause"] == cause
+    failure = status(project)["trials"][0]["failures"][0]
+    assert failure["cause"] == cause
+    assert project.stat("N_0") == {"a": "timeout" if cause == "timeout" else "failed"}
+
+
+def test_only_the_named_causes_are_tried_again(project: Project) -> None:
+    project.write(
+        "template:\n  a: {cmd: 'exit {code}', retry: {times: 2, on: [diverged], delay: 10ms}}\n"
+        "resource: {cpu: 1}\n---\ncode: [76, 3]\n"
+    )
+    assert project.run().returncode == 1
+    assert [len(project.attempts(f"Code_{code}", "start")) for code in (76, 3)] == [3, 1]
+
+
+def test_a_sweep_whose_first_trials_fail_alike_pauses_itself_and_tells(
+    project: Project, until: Callable[..., None]
+) -> None:
+    project.write(
+        "template: {a: 'test -e mended'}\nresource: {cpu: 1}\nfail_fast: 2\n"
+        "notify: {cmd: 'cat >> told; echo {event} {sweep} >> told'}\n---\n_title: bad\nn: [0, 1, 2, 3]\n"
+    )
+    process = project.start()
+    told = project.path / "told"
+    until(lambda: told.exists() and "paused bad" in told.read_text(), project.trials)
+    assert status(project)["paused"] == ["bad"]
+    assert project.trials() == ["N_0", "N_1"]
+    (project.path / "mended").touch()
+    assert project.run("resume").returncode == 0
+    assert process.wait(30) == 1
+    assert project.stat("N_3") == {"a": "finished"}
+    until(lambda: "sweep-ended bad" in told.read_text(), told.read_text)
+    assert told.read_text().count("first-failure bad") == 1
+
+
+def test_priority_and_breadth_first(project: Project) -> None:
+    project.write(
+        "template: {a: 'echo a{n} >> order', b: 'echo b{n} >> order'}\nresource: {cpu: 1}\norder: breadth\n"
+        "---\nn: [0, 1]\n---\nn: 2\n_priority: 5\n"
+    )
+    assert project.run().returncode == 0
+    assert (project.path / "order").read_text().split() == ["a2", "b2", "a0", "a1", "b0", "b1"]
+
+
+def test_finished_trials_keep_only_the_newest_files(project: Project) -> None:
+    project.write(
+        "template:\n  a: {cmd: 'for i in 1 2 3; do touch -d @$i {_output}/c$i.pt; done', keep: {'*.pt': 1}}\n"
+        "  b: 'ls {_output} | grep -c c.[.]pt'\nresource: {cpu: 1}\n---\nn: 0\n"
+    )
+    assert project.run().returncode == 0
+    assert project.log("N_0", "b") == "3\n"
+    assert [path.name for path in (project.output / "N_0").glob("*.pt")] == ["c3.pt"]
+
+
+def test_a_stage_has_its_own_environment_and_directory(project: Project, tmp_path: Path) -> None:
+    (project.path / "sub").mkdir()
+    project.write(
+        "template:\n  a: {cmd: 'echo $A $B; pwd', env: {A: 1, B: x y}, cwd: sub}\nstage: {env: {B: all}}\n"
+        "resource: {cpu: 1}\n---\nn: 0\n"
+    )
+    assert project.run().returncode == 0
+    assert project.log("N_0", "a") == f"1 x y\n{tmp_path}/sub\n"
+
+
+def test_a_daemon_of_another_host_is_seen_and_gets_words_by_file(gated: Project) -> None:
+    lock = gated.output / ".runner" / "lock"
+    holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps(holder | {"host": "elsewhere", "boot": "another"}))
+    assert "on elsewhere" in gated.run("status").stdout
+    refused = gated.run()
+    assert (refused.returncode, "a daemon works here on host elsewhere" in refused.stderr) == (1, True)
+    assert "which works on another host" in gated.run("stop", "--now").stdout
+    lock.write_text(json.dumps(holder))
+    assert gated.run("wait").returncode in (1, 130)
+    assert gated.stat("N_0") == {"a": "interrupted"}
+
+
+def test_words_without_a_daemon_say_so(project: Project) -> None:
+    project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: 0\n")
+    assert project.run("status").returncode == 2
+    assert project.run().returncode == 0
+    for words in (["pause"], ["resume"], ["cancel", "N_0"], ["retry"], ["stop"]):
+        said = project.run(*words)
+        assert (said.returncode, "no daemon works here" in said.stderr) == (1, True), words
+    assert project.run("wait").returncode == 0
+    assert project.run("watch").stdout == "No daemon works here: all is complete.\n"
+
+
+def test_an_attempt_of_other_code_is_marked(project: Project) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    project.write("template: {a: 'true', b: 'true'}\nresource: {cpu: 1}\n---\nn: 0\n")
+    (project.path / ".gitignore").write_text("output/\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], cwd=project.path, check=True)
+    assert project.run("-c", "a").returncode == 0
+    (project.path / "new.py").write_text("1\n")
+    assert project.run("-c", "b").returncode == 0
+    first, second = project.attempts("N_0", "start")
+    assert first["code"] != second["code"]
+    assert ("code_changed" in first, second.get("code_changed")) == (False, True)
