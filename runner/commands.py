@@ -76,7 +76,7 @@ class Commands:
         """Tells the user, as the newest plan says; a child that takes too long is killed by `tend`."""
         if not self._plans:
             return
-        plan = self._plans[max(self._plans)]
+        plan = self._plans[next(reversed(self._plans))]
         wanted = plan.secrets.notify
         if wanted is None:
             return
@@ -175,7 +175,7 @@ class Commands:
         if self._plans:
             # A plan that is not in the journal yet is another client's, who is about to hand it over.
             told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
-            for plan_id in plans.ids(self._output) & told - {max(self._plans)}:
+            for plan_id in plans.ids(self._output) & told - {next(reversed(self._plans))}:
                 plans.delete(self._output, plan_id)
 
     # --- a user's word ---

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runner import client, lock, plans, records
 from runner.errors import BusyError
 from runner.model import JobState
+from runner.plan import Journal
 from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _view(row: list[Any], states: dict[str, str]) -> TrialView:
 
 def _from_records(output: Path, holder: Holder | None) -> Overview:
     result = Overview(holder)
-    plan = plans.newest(output)
+    plan = plans.newest(output, [entry["plan"] for entry in Journal(output).entries() if "plan" in entry])
     if plan is not None:
         for trial in plan.trials:
             stat = _stat(trial.directory)

@@ -22,7 +22,7 @@ from runner.options import StageOptions
 from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from runner.model import PlannedTrial
     from runner.values import Params
@@ -219,11 +219,12 @@ def names(output: Path, plan_ids: Iterable[str]) -> dict[str, Params]:
     return found
 
 
-def newest(output: Path) -> Plan | None:
-    """The plan that was last made and is whole; None without one."""
-    for path in sorted(directory_of(output).glob("*.jsonl"), reverse=True):
+def newest(output: Path, told: Sequence[str]) -> Plan | None:
+    """The last one of the plans `told`, in their order, that is kept and whole; None without one."""
+    kept = ids(output)
+    for plan_id in reversed([item for item in told if item in kept]):
         try:
-            return Plan(output, path.stem)
+            return Plan(output, plan_id)
         except DamagedPlanError:
             continue
     return None
