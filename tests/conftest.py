@@ -167,6 +167,7 @@ def typed(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """`run` with some arguments in the project's directory, in this process."""
     monkeypatch.chdir(project.path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PATH", project.environment["PATH"])  # commands find the Python of this environment
 
     def run(*arguments: str) -> Said:
         code = main(arguments)
