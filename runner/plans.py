@@ -245,7 +245,8 @@ def clean(output: Path, known: Collection[str]) -> None:
 
 
 def delete(output: Path, plan_id: str) -> None:
-    """Removes a plan that nobody needs any more."""
+    """Removes a plan that nobody needs any more; a directory that stands in its place stays."""
     path = directory_of(output) / f"{plan_id}.jsonl"
-    path.unlink(missing_ok=True)
-    path.with_suffix(".env").unlink(missing_ok=True)
+    for own in (path.with_suffix(".env"), path):
+        if not own.is_dir():
+            own.unlink(missing_ok=True)

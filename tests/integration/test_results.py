@@ -214,7 +214,8 @@ def test_an_output_without_trials_or_metrics(project: Project, typed: Typed) -> 
     assert typed("table", "--by", "lr").code == 2
 
 
-def test_provenance_outside_of_git(project: Project) -> None:
+def test_provenance_outside_of_git(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", project.environment["PATH"])
     name = provenance.record(project.output, project.path)
     code: Any = provenance.load(project.output, name)
     assert code.commit is None

@@ -259,6 +259,6 @@ def test_the_examples_of_the_documentation() -> None:
 
 
 def test_schedules_and_flags_come_without_torch() -> None:
-    code = "import sys, train.schedules, train.config, train.data; print('torch' in sys.modules)"
+    code = "import sys, train.schedules, train.config, train.flags; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "False"
