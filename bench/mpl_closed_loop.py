@@ -1,4 +1,4 @@
-"""The closed loop of examples/mpl.yaml without the runner: train, fit, predict, derive a schedule, train that.
+"""The closed loop of examples/mpl.yaml over three seeds: train, fit, predict, derive a schedule, train that.
 
     python bench/mpl_closed_loop.py [--out output/mpl_loop] [--steps 3000] [--seeds 3] [--jobs 2]
 

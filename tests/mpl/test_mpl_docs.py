@@ -6,9 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
-import yaml
-
 from mpl.cli import make_parser
+from runner.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,9 +21,10 @@ def test_each_command_of_the_page_parses() -> None:
         make_parser().parse_args(shlex.split(line, comments=True)[3:])
 
 
-def test_the_commands_of_the_example_parse() -> None:
-    first = next(yaml.safe_load_all((ROOT / "examples" / "mpl.yaml").read_text()))
-    commands = [command for gather in first["gather"].values() for command in gather["cmd"].split("&&")]
+def test_the_example_is_a_file_that_run_takes_and_its_commands_parse() -> None:
+    example = ROOT / "examples" / "mpl.yaml"
+    assert [sweep.title for sweep in load(example).sweeps] == ["fitted", "unseen"]
+    commands = re.findall(r"^#   (python -m mpl .*)", example.read_text(), re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
         make_parser().parse_args(shlex.split(command)[3:])
