@@ -77,7 +77,9 @@ class Project:
         """The attempt records of one kind."""
         path = self.output / trial / "attempts"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [record for line in lines if (record := json.loads(line))["event"] == event]
+        # A kill may cut a line off; what the attempt's shell adds then stands on the same line.
+        whole = (line[max(0, line.rfind('{"event": ')) :] for line in lines)
+        return [record for line in whole if (record := json.loads(line))["event"] == event]
 
     def log(self, trial: str, stage: str) -> str:
         """The newest log of a stage."""
