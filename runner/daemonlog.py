@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from datetime import UTC, datetime
@@ -56,11 +57,9 @@ class _Handler(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
         """Drops the record and what is left of it in the buffer; the file is opened anew for the next one."""
         stream, self.stream = self.stream, None  # the library opens it anew when it is None
-        try:
-            if stream is not None:
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # what it still held does not fit on the disk, either
                 stream.close()
-        except (OSError, ValueError):
-            pass
 
 
 class _OneLine(logging.Formatter):
