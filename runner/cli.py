@@ -22,8 +22,8 @@ Runs the grid of experiments in params.yaml, several at a time. What is finished
 goes on. Each trial has a directory under the output directory, named after its parameters."""
 
 EPILOG = """\
-exit code: 0 all that was asked for is complete; 1 a trial failed or is incomplete; 2 bad input;
-129 the terminal was closed, the work goes on; 130 after Ctrl-C"""
+exit code: 0 all that was asked for is complete; 1 a trial failed or is incomplete; 2 bad input; 129 the terminal was
+closed, the work goes on; 130 after Ctrl-C"""
 
 
 RESOURCE_HELP = "in place of the file's `resource`: GPUs (0 1, or 0,1 2,3), or cpu:N, or auto"
