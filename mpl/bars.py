@@ -3,8 +3,9 @@
 The half-width is, in parts of the loss, q sqrt(p^2 + d^2 + (g G / L)^2): p is the uncertainty of the parameters, d the
 error that the law has on schedules it was not fitted on, and g that of what falls of the LR have earned, G. All of it
 is set before a curve is predicted: d and g are constants (chosen with the published test curves in sight), a curve
-counts as few independent points, because its residuals wander, and q is 1.645, the 90% point of the normal distribution, or more where curves that were left out of
-the fit say so: then it is the 90% point of their errors in parts of their bars.
+counts as few independent points, because its residuals wander, and q is 1.645, the 90% point of the normal
+distribution, or more where curves that were left out of the fit say so: then it is the 90% point of their errors in
+parts of their bars.
 """
 
 from __future__ import annotations
