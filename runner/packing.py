@@ -89,12 +89,15 @@ class Running:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU on which attempts may start now."""
+    """A GPU on which attempts may start now, or several that are only given together."""
 
-    uuid: str
+    uuid: str  # of several: all, with commas
     total_mib: int | None  # what attempts may use together: without what a screen has of it
     running: tuple[Running, ...] = ()
     is_settling: bool = False  # the memory of the last one that started is still to appear
+    label: str = ""  # its index, for people
+    visible: str = ""  # what CUDA_VISIBLE_DEVICES says
+    parts: int = 1  # into so many the user has divided it
 
     @property
     def free(self) -> Fraction:
@@ -115,16 +118,15 @@ class Demand:
     share: Fraction | None = WHOLE
     need: Estimate | None = None
     min_total_mib: int = 0  # above this: it ran out of memory alone on a card of this size
-    uuids: frozenset[str] | None = None  # only these cards
+
+    def is_refused(self, card: Card) -> bool:
+        """Whether a card cannot serve it."""
+        return bool(self.min_total_mib) and (card.total_mib is None or card.total_mib <= self.min_total_mib)
 
     def share_of(self, card: Card) -> Fraction:
-        """What it takes of a card; more than the whole of one that cannot serve it."""
-        if self.uuids is not None and card.uuid not in self.uuids:
-            return WHOLE + 1
-        if self.min_total_mib and (card.total_mib is None or card.total_mib <= self.min_total_mib):
-            return WHOLE + 1
+        """What it takes of a card that can serve it."""
         if self.share is not None:
-            return self.share
+            return min(self.share, Fraction(1, card.parts))
         if self.need is None or card.total_mib is None:
             return WHOLE
         part = Fraction(self.need.mib) / (card.total_mib * _USABLE)
@@ -139,7 +141,7 @@ class Demand:
     @property
     def wish(self) -> Hashable:
         """All of it but whose it is."""
-        return self.gpus, self.share, self.need, self.min_total_mib, self.uuids
+        return self.gpus, self.share, self.need, self.min_total_mib
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
             break
         if demand.wish in waiting:
             continue
-        able = [(one, share) for one in state if (share := demand.share_of(one.card)) <= WHOLE]
+        able = [(one, demand.share_of(one.card)) for one in state if not demand.is_refused(one.card)]
         able.sort(key=lambda pair: -pair[0].free)  # a GPU that does nothing is worth more than room for a large job
         chosen = [(one, share) for one, share in able if one.fits(demand, share)][: demand.gpus]
         if len(chosen) == demand.gpus:

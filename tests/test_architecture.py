@@ -30,6 +30,11 @@ PURE = (
     "devices",
     "eligibility",
     "packing",
+    "learning",
+    "pools",
+    "gpuwish",
+    "arithmetic",
+    "memory",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -48,7 +53,7 @@ LAYERS = (
     {"cli"},
     {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
     {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
-    {"client", "follow", "connections", "intake", "planning", "resources", "endings", "ledger", "codewatch"},
+    {"client", "follow", "connections", "intake", "planning", "resources", "endings", "gpuwork", "ledger", "codewatch"},
     {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus"},
     {
         "header",
@@ -64,8 +69,9 @@ LAYERS = (
         "lasting",
     },
     {"daemonlog", "logtail", "logout", "triage", "keep"},
-    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "eligibility"},
-    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing"},
+    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
+    {"eligibility", "pools", "learning", "memory"},
+    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )
 
 

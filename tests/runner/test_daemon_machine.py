@@ -328,7 +328,7 @@ class DaemonMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_slot_is_taken_twice(self) -> None:
-        taken = Counter(item.slot for item in self.daemon.running())
+        taken = Counter(item.slot.label for item in self.daemon.running())
         assert all(count == 1 for count in taken.values()), taken
 
     @invariant()

@@ -150,11 +150,6 @@ def test_several_gpus_are_given_at_once() -> None:
     assert placement.shares == {"A": THIRD, "B": THIRD}
 
 
-def test_asked_for_cards_are_kept_to() -> None:
-    assert where([Demand(1, uuids=frozenset("B"))], A, B) == {1: "B"}
-    assert where([Demand(1, uuids=frozenset("D"))], A, B) == {}
-
-
 def test_what_ran_out_of_memory_alone_goes_to_a_larger_card() -> None:
     large = Card("L", 48_000)
     assert where([Demand(1, min_total_mib=24_000)], A, B, large) == {1: "L"}
