@@ -7,7 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from runner import notify, plans
+from runner import notify, plans, rounds
 from runner.errors import InputError, RunnerError, SystemFaultError
 from runner.events import Event, Kind
 from runner.model import Job, JobState
@@ -41,14 +41,26 @@ _KIND_OF_STATE = {
 class Commands:
     """Keeps the journal, and tells the daemon."""
 
-    def __init__(self, daemon: Daemon, journal: Journal, output: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        journal: Journal,
+        output: Path,
+        say: Callable[[str], None],
+        joined: Callable[[list[list[Any]]], None] = lambda _: None,
+    ) -> None:
+        """`joined` tells whoever watches of trials that a search's decision has added."""
         self._daemon = daemon
         self._journal = journal
         self._output = output
         self._say = say
+        self._joined = joined
+        daemon.intake.pipeline.decided = self.follow_up
         self._plans: dict[str, plans.Plan] = {}
         self._environment: dict[str, str] | None = None
         self._children: list[tuple[float, subprocess.Popen[bytes]]] = []
+        self._told: set[str] = set()  # every plan that the journal names
+        self._waiting: list[Trial] | None = None  # decisions of searches, while earlier plans are taken up
         self.has_worked = False
         self.lost: list[str] = []  # said when nobody was there yet to hear it
 
@@ -105,11 +117,36 @@ class Commands:
         if self._journal.size() != request["size"]:
             return {"stale": True}
         plan = plans.Plan(self._output, plan_id)
+        self._told.add(plan_id)
         difference = self._daemon.submit(plan, lambda: self._journal.append({**entry, "plan": plan_id}))
         if self._environment is not None:
             difference.environment = changed_names(self._environment, dict(plan.secrets.environment))
         self._keep(plan)
         return {"difference": difference.to_wire()}
+
+    def follow_up(self, unit: Trial) -> str | None:
+        """Takes in the round that a search's decision has planned, once; returns why it cannot be."""
+        if not os.path.exists(f"{unit.directory}/{rounds.RECORD}"):  # noqa: PTH110
+            return f"{unit.output}: lacks {rounds.RECORD}; delete the directory, type `run`."
+        plan_id = rounds.next_plan(unit.directory)
+        if plan_id in self._told | {""}:
+            return None
+        if self._waiting is not None:
+            self._waiting.append(unit)
+            return None
+        try:
+            plan = plans.Plan(self._output, plan_id)
+            entry = {"kind": "plan", "time": plan.header.time, "options": {}, "trials": len(plan.trials)}
+            self._daemon.submit(plan, lambda: self._take_round({**entry, "plan": plan_id}, plan.trials))
+        except (RunnerError, OSError) as error:
+            return f"its next round cannot be taken in: {error} Type `run`."
+        self._told.add(plan_id)
+        self._keep(plan)
+        return None
+
+    def _take_round(self, entry: Entry, trials: Iterable[Trial]) -> None:
+        self._journal.append(entry)
+        self._joined([_row(trial) for trial in trials])
 
     def _keep(self, plan: plans.Plan) -> None:
         self.has_worked = True
@@ -129,7 +166,9 @@ class Commands:
 
     def restore(self) -> None:
         """Takes up what an earlier daemon left; what of it is lost is said."""
-        plans.clean(self._output, {entry["plan"] for entry in self._journal.entries() if "plan" in entry})
+        self._told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
+        self._waiting = []
+        plans.clean(self._output, self._told)
         entries = self._journal.open_entries()
         replaced = {entry["plan"] for entry in entries if entry["kind"] == "replaced"}
         opened: dict[str, plans.Plan] = {}
@@ -160,6 +199,9 @@ class Commands:
                     self._daemon.resume()
             except RunnerError as error:
                 self._say_lost(entry, error)
+        waiting, self._waiting = self._waiting, None
+        for unit in waiting:
+            self._daemon.intake.pipeline.has_decided(unit)
 
     def _say_lost(self, entry: Entry, error: RunnerError) -> None:
         message = f"What was asked for at {entry.get('time', '?')} is not taken up again: {error} Type `run`."
@@ -175,7 +217,9 @@ class Commands:
         if self._plans:
             # A plan that is not in the journal yet is another client's, who is about to hand it over.
             told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
-            for plan_id in plans.ids(self._output) & told - {next(reversed(self._plans))}:
+            last = self._plans[next(reversed(self._plans))].header.asked
+            kept = {plan_id for plan_id, plan in self._plans.items() if plan.header.asked == last}
+            for plan_id in plans.ids(self._output) & told - kept:
                 plans.delete(self._output, plan_id)
 
     # --- a user's word ---
@@ -250,6 +294,7 @@ class Commands:
     def watched(self, request: Message) -> Message:
         """What a watcher hears first: the trials, when asked for, and what each job has come to."""
         answer: Message = {"is_done": self._daemon.is_done, "events": [event.to_wire() for event in self._replay()]}
+        answer["joined"] = [_row(trial) for trial in self._daemon.scheduler.trials() if trial.round > 1]
         if request.get("trials"):
             answer["trials"] = [_row(trial) for trial in self._daemon.scheduler.trials()]
             answer["slots"] = len(self._daemon.scheduler.labels())
