@@ -11,6 +11,7 @@ from runner import notify, plans, rounds
 from runner.errors import InputError, RunnerError, SystemFaultError
 from runner.events import Event, Kind
 from runner.model import Job, JobState
+from runner.roundlimits import RoundLimits
 from runner.selection import named
 from runner.submission import changed_names
 
@@ -55,6 +56,7 @@ class Commands:
         self._output = output
         self._say = say
         self._joined = joined
+        self._rounds = RoundLimits(daemon.scheduler, daemon.intake)
         daemon.intake.pipeline.decided = self.follow_up
         self._plans: dict[str, plans.Plan] = {}
         self._environment: dict[str, str] | None = None
@@ -99,11 +101,15 @@ class Commands:
             self._children.append((time.monotonic() + NOTIFY_S, child))
 
     def tend(self) -> None:
-        """Ends notifications that hang."""
+        """Ends notifications that hang, and rounds of searches that take too long."""
         for end, child in self._children:
             if child.poll() is None and time.monotonic() > end:
                 os.killpg(child.pid, signal.SIGKILL)
         self._children = [(end, child) for end, child in self._children if child.poll() is None]
+        for unit, trials in self._rounds.overdue(time.time()):
+            self._say(f"{unit.name}: the round's time limit is reached; what still runs is ended.")
+            self._journal.append({"kind": "cancel", "trials": [trial.key for trial in trials]})
+            self._daemon.cancel(trials)
 
     # --- a plan ---
 

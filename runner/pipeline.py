@@ -62,6 +62,7 @@ class Pipeline:
         self._is_advancing = False
         self._inputs: dict[str, str] = {}
         self._newer: dict[str, Trial] = {}  # of one that runs: as the newest plan has it
+        self.limited: dict[str, Trial] = {}  # decisions whose rounds have a time limit
         self._unsure: set[str] = set()  # what ran while that for which it waits was due again
         self.decided: Callable[[Trial], str | None] = lambda _: None  # takes a search's next round in, or says why not
 
@@ -72,6 +73,8 @@ class Pipeline:
         found = list(trials)
         for trial in found:
             if trial.needs is not None and trial.needs.waits:
+                if trial.needs.limit_s is not None:
+                    self.limited[trial.key] = trial
                 if self._scheduler.trial(trial.key) is not trial:
                     self._newer[trial.key] = trial
                 others = (*trial.needs.members, *trial.needs.after)
@@ -127,7 +130,8 @@ class Pipeline:
 
     def gone(self, trial: Trial) -> None:
         """Nobody asks for the trial any more."""
-        for kept in (self._inputs, self._newer):
+        self._inputs.pop(trial.key, None)
+        for kept in (self._newer, self.limited):
             kept.pop(trial.key, None)
         self._waits.forget(trial.key)
         self._ready.extend(self._waits.end(trial.key))
@@ -146,6 +150,11 @@ class Pipeline:
         for stage in trial.stages:
             self._tell(Event(Kind.FAIL, Job(trial, stage), time.time(), cause="exit", line=problem))
         return False
+
+    def open_members(self, trial: Trial) -> list[Trial]:
+        """What a unit still waits for."""
+        assert trial.needs is not None
+        return [member for member in self._known(trial.needs.members) if not self._is_at_end(member.key)]
 
     # --- what a trial is given ---
 

@@ -62,6 +62,7 @@ LAYERS = (
         "connections",
         "intake",
         "pipeline",
+        "roundlimits",
         "planning",
         "resources",
         "endings",

@@ -216,3 +216,18 @@ def test_what_is_wrong_is_told_with_its_place(search: Project, typed: Typed, old
     assert said.code == 2
     assert told in said.err
     assert not search.output.exists()
+
+
+def test_a_round_that_takes_too_long_is_decided_with_what_is_there(search: Project, typed: Typed) -> None:
+    search.write(
+        FILE.replace("rounds: 5", "rounds: 1, round_limit: 1s").replace(
+            "'python", "'test {x} != 4 || sleep 100; python"
+        )
+    )
+    said = typed()
+    assert "search.greedy/round_1: the round's time limit is reached; what still runs is ended." in said.out
+    states = {row["parameters"]["x"]: row["state"] for row in decision(search, 1)["read"]}
+    assert states == {1: "finished", 4: "canceled", 9: "failed"}
+    assert decision(search, 1)["why"] == "1 is best"
+    assert not search.living()
+    assert typed().started() == []
