@@ -7,11 +7,11 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from runner import notify, plans, rounds
+from runner import notify, plans
 from runner.errors import InputError, RunnerError, SystemFaultError
 from runner.events import Event, Kind
 from runner.model import Job, JobState
-from runner.roundlimits import RoundLimits
+from runner.nextrounds import NextRounds
 from runner.selection import named
 from runner.submission import changed_names
 
@@ -55,14 +55,10 @@ class Commands:
         self._journal = journal
         self._output = output
         self._say = say
-        self._joined = joined
-        self._rounds = RoundLimits(daemon.scheduler, daemon.intake)
-        daemon.intake.pipeline.decided = self.follow_up
+        self._rounds = NextRounds(daemon, journal, output, lambda trials: joined([*map(_row, trials)]), self._keep)
         self._plans: dict[str, plans.Plan] = {}
         self._environment: dict[str, str] | None = None
         self._children: list[tuple[float, subprocess.Popen[bytes]]] = []
-        self._told: set[str] = set()  # every plan that the journal names
-        self._waiting: list[Trial] | None = None  # decisions of searches, while earlier plans are taken up
         self.has_worked = False
         self.lost: list[str] = []  # said when nobody was there yet to hear it
 
@@ -106,10 +102,7 @@ class Commands:
             if child.poll() is None and time.monotonic() > end:
                 os.killpg(child.pid, signal.SIGKILL)
         self._children = [(end, child) for end, child in self._children if child.poll() is None]
-        for unit, trials in self._rounds.overdue(time.time()):
-            self._say(f"{unit.name}: the round's time limit is reached; what still runs is ended.")
-            self._journal.append({"kind": "cancel", "trials": [trial.key for trial in trials]})
-            self._daemon.cancel(trials)
+        self._rounds.tend(time.time(), self._say)
 
     # --- a plan ---
 
@@ -123,36 +116,11 @@ class Commands:
         if self._journal.size() != request["size"]:
             return {"stale": True}
         plan = plans.Plan(self._output, plan_id)
-        self._told.add(plan_id)
         difference = self._daemon.submit(plan, lambda: self._journal.append({**entry, "plan": plan_id}))
         if self._environment is not None:
             difference.environment = changed_names(self._environment, dict(plan.secrets.environment))
         self._keep(plan)
         return {"difference": difference.to_wire()}
-
-    def follow_up(self, unit: Trial) -> str | None:
-        """Takes in the round that a search's decision has planned, once; returns why it cannot be."""
-        if not os.path.exists(f"{unit.directory}/{rounds.RECORD}"):  # noqa: PTH110
-            return f"{unit.output}: lacks {rounds.RECORD}; delete the directory, type `run`."
-        plan_id = rounds.next_plan(unit.directory)
-        if plan_id in self._told | {""}:
-            return None
-        if self._waiting is not None:
-            self._waiting.append(unit)
-            return None
-        try:
-            plan = plans.Plan(self._output, plan_id)
-            entry = {"kind": "plan", "time": plan.header.time, "options": {}, "trials": len(plan.trials)}
-            self._daemon.submit(plan, lambda: self._take_round({**entry, "plan": plan_id}, plan.trials))
-        except (RunnerError, OSError) as error:
-            return f"its next round cannot be taken in: {error} Type `run`."
-        self._told.add(plan_id)
-        self._keep(plan)
-        return None
-
-    def _take_round(self, entry: Entry, trials: Iterable[Trial]) -> None:
-        self._journal.append(entry)
-        self._joined([_row(trial) for trial in trials])
 
     def _keep(self, plan: plans.Plan) -> None:
         self.has_worked = True
@@ -172,9 +140,9 @@ class Commands:
 
     def restore(self) -> None:
         """Takes up what an earlier daemon left; what of it is lost is said."""
-        self._told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
-        self._waiting = []
-        plans.clean(self._output, self._told)
+        told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
+        self._rounds.hold(told)
+        plans.clean(self._output, told)
         entries = self._journal.open_entries()
         replaced = {entry["plan"] for entry in entries if entry["kind"] == "replaced"}
         opened: dict[str, plans.Plan] = {}
@@ -205,9 +173,7 @@ class Commands:
                     self._daemon.resume()
             except RunnerError as error:
                 self._say_lost(entry, error)
-        waiting, self._waiting = self._waiting, None
-        for unit in waiting:
-            self._daemon.intake.pipeline.has_decided(unit)
+        self._rounds.let_go()
 
     def _say_lost(self, entry: Entry, error: RunnerError) -> None:
         message = f"What was asked for at {entry.get('time', '?')} is not taken up again: {error} Type `run`."

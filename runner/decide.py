@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from runner import planning, plans, records, rounds, yamlfile
 from runner.errors import InputError, RunnerError
 from runner.model import JobState
+from runner.plan import Journal
 from runner.units import GATHER, TRIALS_FILE, decision_name
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     """Makes the decision of a directory, and plans the next round."""
     directory = Path(arguments[0])
     title, number = directory.parent.name.removeprefix("search."), int(directory.name.removeprefix("round_"))
-    plan = plans.Plan(directory.parent.parent, os.environ["RUNNER_PLAN"])
+    plan = _plan(directory.parent.parent, os.environ["RUNNER_PLAN"], decision_name(title, number))
     source = plan.header.source
     assert source is not None
     request = planning.read_round(plan.header.file, source["text"], argparse.Namespace(**source["options"]), number + 1)
@@ -78,6 +79,22 @@ def main(arguments: Sequence[str]) -> int:
     plan_id = "" if record["grid"] is None else _plan_round(decision)
     records.replace_text(str(directory / rounds.NEXT_PLAN), plan_id)
     return 0
+
+
+def _plan(output: Path, plan_id: str, key: str) -> Plan:
+    """The plan of the decision; where another `run` has replaced it since, the one that did.
+
+    Raises:
+        DamagedPlanError: there is none.
+    """
+    try:
+        return plans.Plan(output, plan_id)
+    except plans.DamagedPlanError:
+        for newer in reversed(Journal(output).open_plans()):
+            plan = plans.Plan(output, newer)
+            if any(trial.key == key for trial in plan.trials):
+                return plan
+        raise
 
 
 # --- the decision ---

@@ -111,6 +111,11 @@ class Trial:
         return self.name if self.directory.endswith(self.name) else self.directory.rpartition("/")[2]
 
     @property
+    def is_unit(self) -> bool:
+        """Whether it is no trial of a grid, but a gather or the decision of a search's round."""
+        return "/" in self.name
+
+    @property
     def shown(self) -> str:
         """The trial in a message: its directory, which its name ends, or, without one of its own, both."""
         return self.output if self.output.endswith(self.name) else f"{self.output}: {self.name}"

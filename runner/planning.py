@@ -68,7 +68,7 @@ class Request:
             item for item in self._drafts(config) if any((title, item.trial_id) not in lost for title in item.titles)
         ]
         complete = list(trials.complete(drafts, config.templates, layout, name_of))
-        return iter(Units(config, layout, self._finished_units).plan(drafts, complete))
+        return iter(Units(config, layout, None if is_preview else self._finished_units).plan(drafts, complete))
 
     def _drafts(self, chosen: Config) -> Iterator[Draft]:
         sample, seed = self._option("sample", None), self._option("seed", 0)

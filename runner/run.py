@@ -118,7 +118,8 @@ def _greet(console: Console, request: Request, trials: Sequence[PlannedTrial], o
         text = f"Orphan parameters, which no command uses: {', '.join(orphans)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
     jobs = sum(len(trial.stages) for trial in trials)
-    console.print(f"Trials: {len(trials):,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
+    count = sum(not trial.is_unit for trial in trials)
+    console.print(f"Trials: {count:,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
 
 
 def _tell_difference(console: Console, difference: Message) -> None:

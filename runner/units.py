@@ -42,9 +42,12 @@ def rounds_hash(rounds: Iterable[Iterable[str]]) -> str:
 
 
 class Units:
-    """The units of one request; `finished` gives the finished units of a gather that does not run now."""
+    """The units of one request; `finished` gives the finished units of a gather that does not run now.
 
-    def __init__(self, config: Config, layout: Layout, finished: Callable[[str], Sequence[str]]) -> None:
+    Without it nobody is about to run: what is missing does not matter.
+    """
+
+    def __init__(self, config: Config, layout: Layout, finished: Callable[[str], Sequence[str]] | None) -> None:
         self._config = config
         self._layout = layout
         self._finished = finished
@@ -112,16 +115,14 @@ class Units:
         units = list(draft.places)
         for name in sorted(draft.after):
             known = [unit for unit in members if gather.gather_of(unit) == name]
-            of_gather = self._finished(name) if self._config.is_part else known
-            if not of_gather:
-                raise InputError(f"{self._place(draft, name)}: {self._missing(f'gather.{name}')}")
+            of_gather = self._made(draft, name) if self._config.is_part else known
             units += of_gather
             reads += [f"{self._layout.output}/{unit}" for unit in of_gather]
         for unit in draft.places:
             name = gather.gather_of(unit)
-            if self._config.is_part and unit not in self._finished(name):
-                raise InputError(f"{self._place(draft, name)}: {self._missing(unit)}")
-            if not self._config.is_part and unit not in members:
+            if self._config.is_part:
+                self._made(draft, name, unit)
+            elif unit not in members:
                 known = [other for other in members if gather.gather_of(other) == name]
                 raise InputError(
                     f"{self._place(draft, name)}: {draft.preferred_name} needs {unit}, which there is not; "
@@ -130,8 +131,18 @@ class Units:
         after = () if self._config.is_part else tuple(dict.fromkeys(units))
         return replace(trial, needs=Needs(after=after, reads=tuple(reads)), round=draft.round)
 
-    def _missing(self, unit: str) -> str:
-        return f"{self._layout.output}/{unit} has not finished; `run` without -t, -c and -d makes it first."
+    def _made(self, draft: Draft, name: str, wanted: str | None = None) -> Sequence[str]:
+        """The units of a gather that an earlier run has made, the one that is wanted among them."""
+        if self._finished is None:
+            return ()
+        found = self._finished(name)
+        if not found or wanted not in {None, *found}:
+            unit = wanted or f"gather.{name}"
+            raise InputError(
+                f"{self._place(draft, name)}: {self._layout.output}/{unit} has not finished; "
+                f"`run` without -t, -c and -d makes it first."
+            )
+        return found
 
     def _place(self, draft: Draft, name: str) -> str:
         links = [link for sweep in self._config.sweeps if sweep.title in draft.titles for link in sweep.links]

@@ -55,7 +55,7 @@ LAYERS = (
     {"cli"},
     {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
     {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
-    {"decide", "callnext"},
+    {"decide", "callnext", "nextrounds"},
     {
         "client",
         "follow",
