@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.naming import MAX_NAME_BYTES, component, with_hash
+from runner.naming import MAX_NAME_BYTES, MAX_VALUE_CHARACTERS, component, with_hash
 from runner.values import canonical
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def _group(values: Params) -> str:
 
 def _is_plain(value: Value) -> bool:
     if isinstance(value, str):
-        return bool(_PLAIN.match(value)) and value not in {"T", "F", "None", "nan", "inf"}
+        is_whole = len(value) <= MAX_VALUE_CHARACTERS
+        return is_whole and bool(_PLAIN.match(value)) and value not in {"T", "F", "None", "nan", "inf"}
     return not (isinstance(value, float) and value.is_integer())
 
 
