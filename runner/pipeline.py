@@ -259,7 +259,7 @@ class Pipeline:
         if trial is None:
             return "is no longer asked for"
         bad = [state for state in self._scheduler.states(trial).values() if state is not JobState.COMPLETED]
-        return _TOLD[bad[0]] if bad else "is complete"
+        return _TOLD.get(bad[0], f"is {bad[0].value}") if bad else "is complete"
 
     def _block(self, trial: Trial, problem: str) -> None:
         self._scheduler.add(trial, dict.fromkeys(trial.stages, JobState.BLOCKED), self._origins.origin(trial).terms)
