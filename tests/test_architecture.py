@@ -35,6 +35,7 @@ PURE = (
     "gpuwish",
     "arithmetic",
     "memory",
+    "busy",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -52,8 +53,20 @@ IMPURE_LIBRARIES = {
 LAYERS = (
     {"cli"},
     {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
-    {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
-    {"client", "follow", "connections", "intake", "planning", "resources", "endings", "gpuwork", "ledger", "codewatch"},
+    {"commands", "daemon", "places", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
+    {
+        "client",
+        "follow",
+        "connections",
+        "intake",
+        "planning",
+        "resources",
+        "endings",
+        "gpuwork",
+        "places",
+        "ledger",
+        "codewatch",
+    },
     {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus"},
     {
         "header",
@@ -70,7 +83,7 @@ LAYERS = (
     },
     {"daemonlog", "logtail", "logout", "triage", "keep"},
     {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
-    {"eligibility", "pools", "learning", "memory"},
+    {"eligibility", "pools", "learning", "memory", "busy"},
     {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )
 
