@@ -290,4 +290,4 @@ def test_where_more_waits_than_there_are_empty_cards_what_is_shared_is_filled_fi
     assert where([learned(1, 5_000)], half, B) == {1: "B"}  # a GPU for each
     assert where([learned(1, 5_000), learned(2, 5_000)], half, B)[1] == "A"
     large = learned(3, 20_000)
-    assert where([learned(1, 5_000), learned(2, 5_000), large], half, B) == {1: "A", 3: "B"}
+    assert where([learned(1, 5_000), large, learned(2, 5_000)], half, B) == {1: "A", 3: "B"}
