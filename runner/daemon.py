@@ -199,7 +199,7 @@ class Daemon:
         header, recipe = plan.header, plan.recipe(trial)
         states = self.scheduler.states(trial)
         due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
-        code = self._codes.state(plan.output, header.cwd)
+        code = header.code or self._codes.state(plan.output, header.cwd)
         tags = Tags(header.time, header.plan_id, origin.ask, code)
         opened = self._ledger.open(start.job, recipe, due, start.slot, tags)
         options = origin.options(stage)

@@ -57,6 +57,7 @@ class PlanHeader:
     is_breadth_first: bool
     fail_fast: int | None
     slots: tuple[Slot, ...]
+    code: str | None = None  # the hash of the code in `cwd`, where that is a snapshot, which no longer changes
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,10 @@ class Plan:
         return Recipe(params, dict(zip(stages, commands, strict=True)), needs_config)
 
     def is_same(self, other: Plan, trial: Trial) -> bool:
-        """Whether another plan has the trial just as this one has it."""
-        return trial.key in other._lines and self._lines[trial.key][1] == other._lines[trial.key][1]
+        """Whether another plan has the trial just as this one has it, in the same place."""
+        if trial.key not in other._lines or self.header.cwd != other.header.cwd:
+            return False
+        return self._lines[trial.key][1] == other._lines[trial.key][1]
 
     def _read(self) -> tuple[PlanHeader, list[Trial]]:
         try:

@@ -49,7 +49,7 @@ LAYERS = (
     {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
     {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
     {"client", "follow", "connections", "intake", "planning", "resources", "endings", "ledger", "codewatch"},
-    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus"},
+    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot"},
     {
         "header",
         "notify",
@@ -59,6 +59,7 @@ LAYERS = (
         "process",
         "strays",
         "provenance",
+        "checkout",
         "yamlfile",
         "appendfile",
         "lasting",
