@@ -132,12 +132,16 @@ class Plan:
         self.path = directory_of(output) / f"{plan_id}.jsonl"
         self._lines: dict[str, tuple[int, int]] = {}  # of each trial, where its line begins, and its checksum
         try:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
             hidden = json.loads(self.path.with_suffix(".env").read_bytes())
+            self._descriptor = os.open(self.path, os.O_RDONLY)
         except (OSError, ValueError) as error:
             raise DamagedPlanError(f"{self.path}: {getattr(error, 'strerror', None) or error}.") from error
         self.secrets = Secrets(**hidden)
-        self.header, self.trials = self._read()
+        try:
+            self.header, self.trials = self._read()
+        except DamagedPlanError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Gives the file back."""
