@@ -59,6 +59,7 @@ def varies(column: Sequence[Any]) -> bool:
 
 def typed(column: list[Any]) -> Any:
     """Return a column that keeps what its values are: whole numbers and booleans stay so where a trial has none."""
+    import numpy as np
     import pandas as pd
 
     kinds = set(map(type, column))
@@ -67,7 +68,7 @@ def typed(column: list[Any]) -> Any:
     if kinds == {bool, type(None)}:
         return pd.array(column, dtype="boolean")
     if kinds <= {int, float, type(None)} and kinds & {float}:
-        return [float("nan") if value is None else float(value) for value in column]
+        return np.array(column, dtype=float)  # None is NaN there
     if kinds <= {int} or kinds <= {bool}:
         return column
     return pd.Series(column, dtype="object").array

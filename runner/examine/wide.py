@@ -105,13 +105,16 @@ def without_constants(frame: pd.DataFrame) -> pd.DataFrame:
     facts = frame.attrs["facts"]
     kept = []
     for name in frame.columns:
-        column = [None if value is pd.NA else value for value in frame[name].tolist()]
-        is_known = any(value is not None and value == value for value in column)
         if name in frame.attrs["metrics"] or (name in facts and name.endswith("state")):
             kept.append(name)
-        elif name in facts and name.removeprefix("run.") in _TROUBLE:
+            continue
+        column = frame[name].tolist()
+        if frame[name].hasnans:
+            column = [None if value is pd.NA else value for value in column]
+        is_known = any(value is not None and value == value for value in column)
+        if name in facts and name.removeprefix("run.") in _TROUBLE:
             kept += [name] if is_known else []
-        elif varies(column) and (is_known or name not in facts):
+        elif (is_known or name not in facts) and varies(column):
             kept.append(name)
     concise = frame[kept]
     concise.attrs = {kind: [name for name in names if name in kept] for kind, names in frame.attrs.items()}
@@ -135,14 +138,15 @@ def _metric_columns(
     metrics: dict[str, list[Any]] = {}
     steps: dict[str, list[Any]] = {}
     nothing = [None] * 6
+    of_rows = [record.get("metrics", {}) for record in rows]
     for name in names:
-        found = [record.get("metrics", {}).get(name, nothing) for record in rows]
-        best = 4 if is_higher_better(name, maximize) else 2
-        metrics[name] = [summary[0] for summary in found]
-        steps[f"{name}_step"] = _whole([summary[1] for summary in found])
-        if any(summary[2] is not None for summary in found):
-            metrics[f"{name}_best"] = [summary[best] for summary in found]
-            steps[f"{name}_best_step"] = _whole([summary[best + 1] for summary in found])
+        last, last_step, *extremes = zip(*[summaries.get(name, nothing) for summaries in of_rows], strict=True)
+        best, best_step = extremes[2:] if is_higher_better(name, maximize) else extremes[:2]
+        metrics[name] = list(last)
+        steps[f"{name}_step"] = _whole(last_step)
+        if any(value is not None for value in best):
+            metrics[f"{name}_best"] = list(best)
+            steps[f"{name}_best_step"] = _whole(best_step)
     for name in values:
         # Of two sources of one name the evaluation counts.
         before = metrics.get(name, [None] * len(rows))
@@ -150,7 +154,7 @@ def _metric_columns(
     return metrics, steps
 
 
-def _whole(steps: list[float | None]) -> list[Any]:
+def _whole(steps: Iterable[float | None]) -> list[Any]:
     return [step if step is None or step % 1 else int(step) for step in steps]
 
 
