@@ -33,7 +33,7 @@ def read_entries(output: str | Path = "output", regex: str = ".*", use_cache: bo
     Directories without a `param` are no trials. What can't be read is said in the trial's `faults`.
     """
     output = Path(output)
-    with _many_objects():
+    with many_objects():
         names = [*trial_names(output, regex), *shared_directories(output)]
         started_ns = cache.now_ns()
         known = cache.load(output) if use_cache else {}
@@ -63,8 +63,8 @@ def _matching(entries: Mapping[str, cache.Entry], regex: str) -> dict[str, cache
 
 
 @contextmanager
-def _many_objects() -> Iterator[None]:
-    """What is read is kept: the garbage collector would look at all of it again and again."""
+def many_objects() -> Iterator[None]:
+    """Leave what is read to itself: it is kept, and the garbage collector would look at all of it again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

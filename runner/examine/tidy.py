@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.examine import cache, curvecache
 from runner.examine.metrics import METRICS_FILE, read_metrics
-from runner.examine.scan import labels, read_entries
+from runner.examine.scan import labels, many_objects, read_entries
 from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_scalars
 from runner.examine.tables import parameter_names, typed
 
@@ -22,6 +22,7 @@ _CHUNK = 256
 _WORTH_SAVING = 0.02
 
 
+@many_objects()
 def curves(
     output: str | Path = "output",
     columns: Sequence[str] | None = None,

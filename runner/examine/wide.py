@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.examine.scan import Record, labels, read_entries
+from runner.examine.scan import Record, labels, many_objects, read_entries
 from runner.examine.tables import parameter_names, typed, varies
 from runner.examine.tidy import long_frame
 
@@ -32,6 +32,7 @@ def is_higher_better(metric: str, maximize: Collection[str] = ()) -> bool:
     return metric in maximize or _HIGHER_IS_BETTER.search(metric) is not None
 
 
+@many_objects()
 def wide_table(
     output: str | Path = "output",
     regex: str = ".*",
