@@ -233,12 +233,13 @@ class Commands:
             "counts": [[*key, count] for key, count in scheduler.counts.items()],
             "slots": scheduler.labels(),
             "running": [
-                [item.job.trial.key, item.job.trial.name, item.job.stage, item.slot, item.started, item.attempt]
+                [item.job.trial.key, item.job.trial.name, item.job.stage, item.slot.label, item.started, item.attempt]
                 for item in self._daemon.running()
             ],
             "failed": [_row(trial) for trial in scheduler.trials() if _BAD & set(scheduler.states(trial).values())],
             "paused": scheduler.paused,
             "is_stopping": scheduler.is_stopping,
+            "places": self._daemon.places(),
         }
         if request.get("trials"):
             answer["trials"] = [
@@ -262,7 +263,7 @@ class Commands:
                 job = Job(trial, stage)
                 if job in running:
                     item = running[job]
-                    yield Event(Kind.ADOPT, job, item.started, item.slot, attempt=item.attempt, log=item.log)
+                    yield Event(Kind.ADOPT, job, item.started, item.slot.label, attempt=item.attempt, log=item.log)
                 elif state in _KIND_OF_STATE:
                     yield Event(_KIND_OF_STATE[state], job, 0.0)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner import arithmetic, template
 from runner import header as headers
-from runner import template
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
 from runner.gridfile import Known, always_set, parse_sweep
@@ -43,7 +43,7 @@ class Config:
     order: str
     fail_fast: int | None
     notify: NotifySpec | None
-    takes_snapshot: bool
+    takes_snapshot: bool = False
 
     def orphans(self) -> list[str]:
         """Parameters of the sweeps and defaults that no template uses: they name directories only."""
@@ -75,6 +75,8 @@ def load(path: Path) -> Config:
     grids = [document for document in documents[1:] if document.value is not None]
     if not grids:
         raise InputError(f"{path}: no grid; add one after a line `---`, such as `lr: [0.1, 0.01]`.")
+    options = {stage: header.options(stage) for stage in header.template}
+    _check_memory_options(header, documents[0], settings, options)
     config = Config(
         path=path,
         text=text,
@@ -83,7 +85,7 @@ def load(path: Path) -> Config:
         resource=header.resource,
         sweeps=[parse_sweep(document, known) for document in grids],
         warnings=[warning for document in documents for warning in document.warnings],
-        options={stage: header.options(stage) for stage in header.template},
+        options=options,
         order=header.order,
         fail_fast=header.fail_fast,
         notify=header.notify,
@@ -140,6 +142,26 @@ def _settings(header: Header, document: Document, templates: Mapping[str, Templa
             place = document.place(("default", alias))
             raise InputError(f"{place}: the alias `{alias}` has no case {value!r}. Allowed: {', '.join(cases)}.")
     return Settings(header.default, header.alias)
+
+
+def _check_memory_options(
+    header: Header, document: Document, settings: Settings, options: Mapping[str, StageOptions]
+) -> None:
+    """`vram_by` and `on_oom` name parameters, those of `on_oom` with a default to compute from."""
+    for path, keys in header.option_blocks():
+        for index, name in enumerate(keys.vram_by):
+            if not is_parameter_name(name):
+                raise InputError(f"{document.place((*path, 'vram_by', index))}: {name!r} is no parameter name.")
+        for name, text in keys.on_oom.items():
+            place = document.place((*path, "on_oom", name))
+            for used in (name, *arithmetic.parse(text).names):
+                if used not in settings.base:
+                    hint = did_you_mean(used, settings.base)
+                    raise InputError(f"{place}: no default for `{used}`; add it to `default`.{hint}")
+    for stage, item in options.items():
+        if item.vram_by and item.per_gpu is not None and not header.stage.vram_by:
+            place = document.place(("template", stage, "vram_by"))
+            raise InputError(f"{place}: only has a meaning with `per_gpu: auto`.")
 
 
 def _check_placeholders(config: Config, sweep: Sweep, document: Document, head: Document) -> None:

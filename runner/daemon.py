@@ -19,10 +19,12 @@ from runner.errors import RunnerError
 from runner.events import Event, Kind
 from runner.executors.base import Launch
 from runner.failfast import FailFast
+from runner.gpuwork import GpuWork
 from runner.intake import Intake
 from runner.keep import remove_files
 from runner.ledger import Ledger, OutputGoneError, Tags
-from runner.model import BLOCKING, Job, JobState, Outcome
+from runner.model import BLOCKING, Job, JobState, Outcome, Slot
+from runner.places import Places
 from runner.process import boot_seconds, started_at
 from runner.scheduler import Scheduler
 
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runner.executors.base import Ended, Executor
+    from runner.gpus.leases import Lease
     from runner.model import Trial
+    from runner.places import Place
     from runner.plans import Plan
+    from runner.records import Record
     from runner.scheduler import Start
     from runner.submission import Difference
 
@@ -59,6 +64,8 @@ class Daemon:
         self._paused = paused
         self._ledger = Ledger()
         self.intake = Intake(self.scheduler, self._ledger, executor, tell, self._adopt)
+        self._gpus = GpuWork(self.scheduler, say)
+        self._places = Places(self.scheduler, self._gpus)
         self._running: dict[int, Running] = {}
         self._fail_fast = FailFast()
         self._codes = CodeWatch()
@@ -80,6 +87,7 @@ class Daemon:
         """
         examined = self.intake.examine(plan, record)
         self._fail_fast.limit = plan.header.fail_fast
+        self._gpus.ask(plan)
         difference, no_longer_asked = self.intake.enter(examined)
         if plan.header.prunes:
             self.cancel(no_longer_asked)
@@ -135,6 +143,10 @@ class Daemon:
         """The attempts under way."""
         return self._running.values()
 
+    def places(self) -> list[Place]:
+        """Each place where attempts run, as it is shown."""
+        return self._places.shown(boot_seconds())
+
     # --- one step ---
 
     def step(self) -> float | None:
@@ -142,6 +154,10 @@ class Daemon:
         now = boot_seconds()
         if self._unwritten and now >= self._held_until:
             self._write_ends(now)
+        look_at = self._gpus.next_look()
+        if look_at is not None and now >= look_at:
+            for native_id in self._gpus.look(now):
+                self._end_attempt(self._running[native_id], Ending.LOST)
         if not self._unwritten and now >= self._held_until:
             for start in self.scheduler.decide(now):
                 self._start(start, now)
@@ -153,8 +169,7 @@ class Daemon:
         times = [self._looked_at + LIMITS_S] if watched else []
         if self._unwritten or self._held_until > now:
             times.append(self._held_until)
-        if (next_time := self.scheduler.next_time()) is not None:
-            times.append(next_time)
+        times += [time for time in (self.scheduler.next_time(), self._gpus.next_look()) if time is not None]
         return max(0.0, min(times) - now) if times else None
 
     def take(self, ends: Iterable[Ended]) -> None:
@@ -169,9 +184,12 @@ class Daemon:
         options = self.intake.origin(job.trial).options(adopted.stage)
         began = started_at(adopted.native_id) or boot_seconds()
         running = Running(
-            job, adopted.native_id, adopted.attempt, adopted.slot, adopted.started.timestamp(), began, log, options
-        )
+            job, adopted.native_id, adopted.attempt, Slot(adopted.slot, None, adopted.shares),
+            adopted.started.timestamp(), began, log, options, adopted.fallback,
+        )  # fmt: skip
         self._running[adopted.native_id] = running
+        self._gpus.begin(running, None)
+        self._places.start(running.slot, boot_seconds())
         self._tell(Event(Kind.ADOPT, job, running.started, adopted.slot, attempt=adopted.attempt, log=log))
 
     def _start(self, start: Start, now: float) -> None:
@@ -193,6 +211,30 @@ class Daemon:
             self._refuse(job, str(error))
 
     def _launch(self, start: Start, now: float) -> None:
+        lease = None
+        if self._gpus.is_leased(start.slot):
+            lease = self._gpus.lease(start.slot)
+            if lease is None:  # another daemon was faster
+                self.scheduler.refuse(start)
+                return
+        try:
+            running, process = self._spawn(start, now, lease)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
+        self._running[running.native_id] = running
+        self._gpus.begin(running, lease)
+        self._places.start(running.slot, now)
+        try:
+            self._ledger.note_process(start.job, running.attempt, process)
+        except OSError as error:  # its shell can be found without
+            self._hold(f"{error.filename or start.job.trial.directory}: {error.strerror}", now)
+        self._tell(
+            Event(Kind.START, start.job, running.started, start.slot.label, attempt=running.attempt, log=running.log)
+        )
+
+    def _spawn(self, start: Start, now: float, lease: Lease | None) -> tuple[Running, Record]:
         trial, stage = start.job
         origin = self.intake.origin(trial)
         plan = origin.plan_of[stage]
@@ -200,27 +242,25 @@ class Daemon:
         states = self.scheduler.states(trial)
         due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
         code = header.code or self._codes.state(plan.output, header.cwd)
-        tags = Tags(header.time, header.plan_id, origin.ask, code)
+        fallback = self._ledger.page(trial).fallbacks.get(stage, 0)
+        lower = recipe.fallbacks[stage][fallback - 1] if fallback else None
+        tags = Tags(header.time, header.plan_id, origin.ask, code, None if lower is None else lower.params)
         opened = self._ledger.open(start.job, recipe, due, start.slot, tags)
         options = origin.options(stage)
         launch = Launch(
-            command=recipe.commands[stage],
+            command=recipe.commands[stage] if lower is None else lower.command,
             exit_record=recovery.exit_record(trial.directory, stage, opened.number),
             log_path=opened.log,
             environment=origin.environment(trial, stage, opened.number, start.slot),
             cwd=os.path.join(header.cwd, options.cwd or ""),  # noqa: PTH118
             umask=header.umask,
+            inherited=None if lease is None else lease.fd,
         )
         native_id, process = self._executor.start(launch)
-        running = Running(start.job, native_id, opened.number, start.slot.label, time.time(), now, opened.log, options)
-        self._running[native_id] = running
-        try:
-            self._ledger.note_process(start.job, opened.number, process)
-        except OSError as error:  # its shell can be found without
-            self._hold(f"{error.filename or trial.directory}: {error.strerror}", now)
-        self._tell(
-            Event(Kind.START, start.job, running.started, running.slot, attempt=running.attempt, log=running.log)
+        running = Running(
+            start.job, native_id, opened.number, start.slot, time.time(), now, opened.log, options, fallback
         )
+        return running, process
 
     def _refuse(self, job: Job, text: str) -> None:
         """A job that cannot be started, whatever is tried: a directory that cannot be written, for one."""
@@ -237,8 +277,9 @@ class Daemon:
     def _end(self, ended: Ended) -> None:
         item = self._running.pop(ended.native_id)
         now = boot_seconds()
-        outcome = judge(item, ended, now - item.began)
+        self._places.end(item.slot, now)
         job = item.job
+        outcome = self._gpus.end(item, judge(item, ended, now - item.began), self._fallbacks(item))
         page = self._ledger.page(job.trial)
         failures, quick = page.note(job.stage, outcome, QUICK_S)
         is_left_out = self.intake.is_left_out(job.trial)
@@ -253,6 +294,13 @@ class Daemon:
             self._after_end(job, outcome)
         if is_left_out:
             self.intake.forget(job.trial)
+
+    def _fallbacks(self, item: Running) -> int:
+        """How many commands for want of memory a stage has."""
+        if not item.options.on_oom:
+            return 0
+        plan = self.intake.origin(item.job.trial).plan_of[item.job.stage]
+        return len(plan.recipe(item.job.trial).fallbacks.get(item.job.stage, ()))
 
     def _after_end(self, job: Job, outcome: Outcome) -> None:
         trial = job.trial
@@ -290,8 +338,8 @@ class Daemon:
             kind = Kind.RETRY
         self._tell(
             Event(
-                kind, item.job, time.time(), item.slot, outcome.seconds, outcome.exit_code, item.attempt, item.log,
-                outcome.cause or "", outcome.line or "",
+                kind, item.job, time.time(), item.slot.label, outcome.seconds, outcome.exit_code,
+                item.attempt, item.log, outcome.cause or "", outcome.line or "",
             )
         )  # fmt: skip
 

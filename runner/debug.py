@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-    from runner.model import PlannedTrial, Slot
+    from runner.model import PlannedTrial
     from runner.planning import Request
+    from runner.resources import Places
 
 TICK_S = 0.25
 
 
-def run(request: Request, trials: Sequence[PlannedTrial], slots: Sequence[Slot]) -> tuple[Progress, bool]:
+def run(request: Request, trials: Sequence[PlannedTrial], places: Places) -> tuple[Progress, bool]:
     """Runs the trial; returns how far it came, and whether it was stopped."""
     progress = Progress(Counter(stage for trial in trials for stage in trial.stages), 1)
     watcher = PlainWatcher(progress, len(trials))
@@ -41,7 +42,7 @@ def run(request: Request, trials: Sequence[PlannedTrial], slots: Sequence[Slot])
 
     daemon = Daemon(executor, tell, watcher.say, lambda _, why: watcher.say(why))
     with sole_user(request.output):
-        plan_id = handover.write(request, trials, slots[:1])
+        plan_id = handover.write(request, trials, places.first())
         plan = plans.Plan(request.output, plan_id)
         try:
             entry = handover.entry(request, len(trials))

@@ -49,6 +49,10 @@ class Conditions:
     max_util: int = 10  # percent, as far as it is not ours
     max_used: Fraction = Fraction(1, 10)  # of the memory, by what is not ours
 
+    def means(self, device: Device) -> bool:
+        """Whether it is one of those that are asked for, whatever its state."""
+        return not device.is_divided and not _unasked_reason(device, self)
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -92,11 +96,17 @@ class Verdict:
     is_lost: bool = False  # what runs there is lost
     ready_at_s: float | None = None  # where only time is missing: when it will be usable, if it stays quiet
     free_share: Fraction = Fraction(1)
+    is_full: bool = False  # nothing is against it, but leases that take all of it
 
     @property
     def is_usable(self) -> bool:
         """Whether a new attempt may start here."""
         return not self.reason
+
+    @property
+    def is_open(self) -> bool:
+        """Whether one may start here as soon as a lease leaves room."""
+        return not self.reason or self.is_full
 
 
 def strangers(device: Device, claims: Sequence[Claim], past: Past | None = None) -> list[GpuProcess]:
@@ -149,13 +159,14 @@ def judge(
         reason = _standing_reason(device, conditions) or _limit_reason(device, shown, limit)
         reason = reason or _stranger_reason(strangers(device, held, past[device.uuid]))
         reason = reason or _load_reason(device, held, past[device.uuid], conditions, snapshot.at_s)
+        is_full = not reason and not free_share
         reason = reason or _lease_reason(held, free_share)
         ready_at_s = None if reason or held else _ready_at_s(past[device.uuid], patience)
         if ready_at_s is not None and ready_at_s > snapshot.at_s:
             reason = f"watched for {ready_at_s - snapshot.at_s:.0f} s more: {_watched_for(past[device.uuid])}"
         else:
             ready_at_s = None
-        verdicts[device.uuid] = Verdict(reason, device.health is Health.LOST, ready_at_s, free_share)
+        verdicts[device.uuid] = Verdict(reason, device.health is Health.LOST, ready_at_s, free_share, is_full)
     return verdicts
 
 
@@ -198,6 +209,10 @@ def _standing_reason(device: Device, conditions: Conditions) -> str:
         return f"cannot be read now: {device.fault}"
     if device.is_divided:
         return "divided into MIG instances, which are used instead"
+    return _unasked_reason(device, conditions)
+
+
+def _unasked_reason(device: Device, conditions: Conditions) -> str:
     if conditions.devices is not None and not any(matches(item, device) for item in conditions.devices):
         return f"not asked for: resource is {', '.join(conditions.devices)}"
     if conditions.name is not None and conditions.name.lower() not in device.name.lower():

@@ -14,7 +14,7 @@ from runner.recovery import EXIT_SAVED
 
 if TYPE_CHECKING:
     from runner.executors.base import Ended
-    from runner.model import Job
+    from runner.model import Job, Slot
     from runner.options import StageOptions
 
 QUICK_S = 5.0
@@ -28,6 +28,7 @@ class Ending(StrEnum):
     STALL = "stall"
     CANCEL = "cancel"
     STOP = "stop"
+    LOST = "lost"  # its GPU is off the bus
 
 
 @dataclass
@@ -37,11 +38,12 @@ class Running:
     job: Job
     native_id: int
     attempt: int
-    slot: str
+    slot: Slot
     started: float
     began: float
     log: str
     options: StageOptions
+    fallback: int = 0  # the one of its commands for want of memory that it runs
     ending: Ending | None = None
     kill_at: float | None = None
     size: int = -1  # of what the attempt writes, when it last grew
@@ -121,6 +123,7 @@ _STATE_OF_ENDING = {
     Ending.STALL: JobState.FAILED,
     Ending.CANCEL: JobState.CANCELED,
     Ending.STOP: JobState.INTERRUPTED,
+    Ending.LOST: JobState.INTERRUPTED,
 }
 
 
@@ -130,7 +133,7 @@ def again_at(outcome: Outcome, item: Running, failures: int, quick: int, now: fl
     `failures` counts how often it has failed since it was asked for, `quick` how often in a row it was interrupted
     within seconds, this attempt among them.
     """
-    if outcome.state is JobState.INTERRUPTED and item.ending is None:
+    if outcome.state is JobState.INTERRUPTED and item.ending in {None, Ending.LOST}:
         return now if quick < QUICK_SAVES else None
     retry = item.options.retry
     if outcome.state in {JobState.FAILED, JobState.TIMEOUT} and retry.allows(failures, outcome.cause):

@@ -6,7 +6,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
-from runner import client, planning, plans, records
+from runner import client, planning, plans, records, resources
 from runner.errors import RunnerError
 from runner.plans import PlanHeader, Secrets
 from runner.protocol import ConnectionLostError, RefusedError
@@ -14,10 +14,11 @@ from runner.protocol import ConnectionLostError, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.model import PlannedTrial, Slot
+    from runner.model import PlannedTrial
     from runner.plan import Entry
     from runner.planning import Request
     from runner.protocol import Channel, Message
+    from runner.resources import Places
 
 _TRIES = 50  # so often a plan is made anew because another `run` was faster
 _DAEMONS = 4  # so many may be gone before they answer
@@ -28,7 +29,7 @@ def planned_trials(request: Request) -> list[PlannedTrial]:
     return list(itertools.islice(request.trials(), 1 if request.options.debug else None))
 
 
-def write(request: Request, trials: Sequence[PlannedTrial], slots: Sequence[Slot]) -> str:
+def write(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:
     """Writes the plan beside the trials; returns its id."""
     config, options = request.config, request.options
     umask = os.umask(0o022)
@@ -45,10 +46,11 @@ def write(request: Request, trials: Sequence[PlannedTrial], slots: Sequence[Slot
         is_forced=bool(options.force or options.debug),
         takes_over=options.take_over,
         prunes=options.prune,
-        options=config.options,
+        options={stage: resources.with_cores(item, places) for stage, item in config.options.items()},
         is_breadth_first=config.order == "breadth",
         fail_fast=config.fail_fast,
-        slots=tuple(slots),
+        slots=places.slots,
+        gpus=places.gpus,
         code=kept.code if kept else None,
     )
     notify = None if config.notify is None else config.notify.model_dump()
@@ -64,7 +66,7 @@ def entry(request: Request, count: int) -> Entry:
 
 
 def hand_over(
-    request: Request, trials: list[PlannedTrial], slots: Sequence[Slot]
+    request: Request, trials: list[PlannedTrial], places: Places
 ) -> tuple[Channel, Request, list[PlannedTrial], Message]:
     """Gives the plan to the daemon; made anew where another `run` was faster. Returns it with the connection and the
     answer, which says what it changes and opens the watch.
@@ -76,7 +78,7 @@ def hand_over(
     """
     channel = client.connect_or_start(request.output)
     for _ in range(_TRIES):
-        plan_id = write(request, trials, slots)
+        plan_id = write(request, trials, places)
         message: Message = {
             "do": "submit",
             "watch": not request.options.detach,

@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
-from runner import keep, template
+from runner import arithmetic, keep, template
 from runner.errors import InputError, did_you_mean
 from runner.notify import PLACEHOLDERS
 from runner.options import GRACE_S, Retry, StageOptions, seconds
@@ -19,6 +28,13 @@ if TYPE_CHECKING:
 
     from runner.yamlfile import Document, KeyPath
 
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MiB|GiB|MB|GB)\s*", re.ASCII)
+_MIB_OF = {"MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / 2**20, "GB": 1e9 / 2**20}
+_PERCENT = re.compile(r"\s*(\d{1,3})\s*%\s*", re.ASCII)
+_RESOURCES = (
+    "is no resource; allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], {cpu: 4}, "
+    "or conditions such as {name: A100, min_free_vram: 20GiB}"
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -37,6 +53,26 @@ def _cause(value: Any) -> Any:
 
 def _times(value: Any) -> Any:
     return {"times": value} if type(value) is int else value
+
+
+def _arithmetic(value: Any) -> Any:
+    arithmetic.parse(str(value))
+    return str(value)
+
+
+def _mib(value: Any) -> Any:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("is no amount of memory; allowed: a text such as 20GiB or 500MiB")
+    return int(float(match[1]) * _MIB_OF[match[2]])
+
+
+def _percent(value: Any) -> Any:
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    number = int(match[1]) if match else value
+    if type(number) is not int or not 0 <= number <= 100:
+        raise ValueError("is no share; allowed: a percentage from 0% to 100%")
+    return number
 
 
 Scalar = Annotated[Any, BeforeValidator(check_scalar)]
@@ -66,7 +102,11 @@ class StageKeys(_Strict):
     stagger: Seconds = 0.0
     env: dict[str, Scalar] = {}
     cwd: str | None = None
-    gpus: Literal[0] | None = None
+    gpus: NonNegativeInt | None = None
+    per_gpu: PositiveInt | Literal["auto"] = 1
+    vram_by: list[str] = []
+    cpus: PositiveInt | None = None
+    on_oom: dict[str, Annotated[str, BeforeValidator(_arithmetic, json_schema_input_type=str)]] = {}
     keep: dict[str, NonNegativeInt] = {}
 
 
@@ -76,10 +116,27 @@ class StageSpec(StageKeys):
     cmd: str
 
 
-class CpuResource(_Strict):
-    """`resource: {cpu: N}`: N slots, whatever the number of cores."""
+class ResourceKeys(_Strict):
+    """`resource: {cpu: N}`: N slots, whatever the number of cores; the rest: every GPU that fulfils all of it.
 
-    cpu: PositiveInt
+    Both: the CPU slots are for stages without a GPU.
+    """
+
+    cpu: PositiveInt | None = None
+    name: Annotated[str, Field(min_length=1)] | None = None
+    min_free_vram: Annotated[int, BeforeValidator(_mib, json_schema_input_type=str)] | None = None
+    max_util: Annotated[int, BeforeValidator(_percent, json_schema_input_type=int | str)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ResourceKeys:
+        if not self.model_fields_set:
+            raise ValueError(_RESOURCES)
+        return self
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether GPUs are asked for."""
+        return bool(self.model_fields_set - {"cpu"})
 
 
 class NotifySpec(_Strict):
@@ -103,7 +160,7 @@ class Header(_Strict):
     alias: dict[str, Annotated[dict[str, Case], Field(min_length=1)]] = {}
     resource: (
         Literal["auto"]
-        | CpuResource
+        | ResourceKeys
         | Annotated[list[Annotated[str, BeforeValidator(_resource_item)]], Field(min_length=1)]
     ) = "auto"
     order: Literal["depth", "breadth"] = "depth"
@@ -124,11 +181,22 @@ class Header(_Strict):
             env={name: text_of(value) for name, value in given.env.items()},
             cwd=given.cwd,
             gpus=given.gpus,
+            per_gpu=None if given.per_gpu == "auto" else given.per_gpu,
+            vram_by=tuple(given.vram_by),
+            cpus=given.cpus,
+            on_oom=dict(given.on_oom),
             keep=dict(given.keep),
         )
 
+    def option_blocks(self) -> Iterable[tuple[KeyPath, StageKeys]]:
+        """Where options may stand, and what stands there."""
+        yield ("stage",), self.stage
+        for stage, spec in self.template.items():
+            if isinstance(spec, StageSpec):
+                yield ("template", stage), spec
 
-Resource: TypeAlias = Literal["auto"] | CpuResource | list[str]
+
+Resource: TypeAlias = Literal["auto"] | ResourceKeys | list[str]
 
 
 def _merged(general: StageKeys, own: StageSpec) -> StageKeys:
@@ -150,7 +218,7 @@ def read(document: Document) -> Header:
         header = Header.model_validate(document.value)
     except ValidationError as error:
         raise InputError(_first_problem(error, document)) from None
-    for path, keys in _option_blocks(header):
+    for path, keys in header.option_blocks():
         for name in keys.env:
             if not _VARIABLE.match(name):
                 raise InputError(f"{document.place((*path, 'env', name))}: {name!r} is no name of a variable.")
@@ -172,13 +240,6 @@ def _check_notify(spec: NotifySpec, document: Document) -> None:
     for name in sorted(names - PLACEHOLDERS):
         allowed = ", ".join(f"{{{item}}}" for item in sorted(PLACEHOLDERS))
         raise InputError(f"{document.place(('notify', 'cmd'))}: no value for {{{name}}}; allowed: {allowed}.")
-
-
-def _option_blocks(header: Header) -> Iterable[tuple[KeyPath, StageKeys]]:
-    yield ("stage",), header.stage
-    for stage, spec in header.template.items():
-        if isinstance(spec, StageSpec):
-            yield ("template", stage), spec
 
 
 def _first_problem(error: ValidationError, document: Document) -> str:
@@ -206,16 +267,18 @@ def _keys_at(path: KeyPath) -> type[BaseModel]:
         "template": StageSpec,
         "stage": StageKeys,
         "notify": NotifySpec,
-        "resource": CpuResource,
+        "resource": ResourceKeys,
     }
     return models[str(path[0])]
 
 
 def _plain(path: KeyPath, message: str) -> str:
     if path[:1] == ("resource",) and len(path) == 1:
-        return "is no resource; allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], or {cpu: 4}"
+        return _RESOURCES
     if path[:1] == ("template",) and len(path) == 2:
         return "is no command; allowed: a string, or a mapping with `cmd`"
+    if path[-1:] == ("per_gpu",):
+        return "is not allowed: allowed are a whole number above 0 and auto"
     if message.startswith(("Dictionary should have at least 1", "List should have at least 1")):
         return "is empty; at least one entry is needed"
     wording = message.replace("a valid dictionary", "a mapping").replace("a valid integer", "a whole number")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner import records, recovery
 from runner.events import Event, Kind
-from runner.model import Job, JobState
+from runner.model import Job, JobState, Slot
 from runner.process import this_host
 from runner.submission import Difference, Origin, Origins
 
@@ -98,7 +98,7 @@ class Intake:
         """Gives the plan's trials to the scheduler; returns what changes, and what runs though it is not asked for."""
         header = examined.plan.header
         self._scheduler.is_breadth_first = header.is_breadth_first
-        self._scheduler.set_slots(header.slots)
+        self._scheduler.set_slots(header.slots, has_gpus=header.gpus is not None)
         difference = Difference()
         for item in examined.trials:
             difference.count(item.word, item.trial)
@@ -146,7 +146,7 @@ class Intake:
             if state is not JobState.PENDING:
                 self._tell(Event(_KIND.get(state, Kind.FAIL), Job(trial, stage), time.time()))
         for adopted in found.adopted:
-            self._scheduler.adopt(trial, adopted.stage, adopted.slot)
+            self._scheduler.adopt(trial, adopted.stage, Slot(adopted.slot, None, adopted.shares))
             self._adopt(Job(trial, adopted.stage), adopted)
 
     def _leave_out(self, plan: Plan, difference: Difference) -> list[Trial]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from runner.model import Job, Outcome, Recipe, Slot, Trial
     from runner.recovery import Found
+    from runner.values import Params
 
 
 class OutputGoneError(Exception):
@@ -36,12 +37,16 @@ class Page:
     quick: dict[str, int] = field(default_factory=dict)  # interruptions in a row, each soon after a start
     plan: str = ""  # whose recipe `param` shows
     code: str | None = None  # that the last attempt ran
+    fallbacks: dict[str, int] = field(default_factory=dict)  # of each stage's commands for want of memory the next one
 
     def note(self, stage: str, outcome: Outcome, quick_s: float) -> tuple[int, int]:
         """Counts an attempt's end; returns the failures and the quick interruptions of its job."""
         if outcome.state in {JobState.FAILED, JobState.TIMEOUT}:
             self.failures[stage] = self.failures.get(stage, 0) + 1
-        is_quick = outcome.state is JobState.INTERRUPTED and outcome.seconds < quick_s
+        is_quick = outcome.state is JobState.INTERRUPTED and outcome.cause is None and outcome.seconds < quick_s
+        self.fallbacks.pop(stage, None)
+        if outcome.fallback:
+            self.fallbacks[stage] = outcome.fallback
         self.quick[stage] = self.quick.get(stage, 0) + 1 if is_quick else 0
         return self.failures.get(stage, 0), self.quick[stage]
 
@@ -54,6 +59,7 @@ class Tags:
     plan: str
     ask: str
     code: str | None = None
+    override: Params | None = None  # the parameters that differ, for want of memory
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,9 @@ class Ledger:
         if found.is_new:
             self._pages.pop(trial.key, None)
         else:
-            self._pages[trial.key] = Page(found.attempts, {}, found.failures, is_new=False, code=found.code)
+            page = Page(found.attempts, {}, found.failures, is_new=False, code=found.code)
+            page.fallbacks = found.fallbacks
+            self._pages[trial.key] = page
 
     def forget(self, trial: Trial) -> None:
         """The trial is over; its page would only take room."""
@@ -101,6 +109,8 @@ class Ledger:
         now = time.time()
         log = _new_log(trial.directory, stage, now)
         record = _start_record(stage, number, now, slot, log) | {"ask": tags.ask, "code": tags.code}
+        if tags.override is not None:
+            record |= {"fallback": page.fallbacks.get(stage, 0), "override": tags.override}
         if page.code is not None and tags.code != page.code:
             record["code_changed"] = True  # since the trial's attempt before
         page.code = tags.code
@@ -167,6 +177,7 @@ def _start_record(stage: str, attempt: int, now: float, slot: Slot, log: str) ->
         "attempt": attempt,
         "started": _iso(now),
         "slot": slot.label,
+        **({"gpus": {uuid: str(share) for uuid, share in slot.shares.items()}} if slot.shares else {}),
         "log": log,
         "host": host.name,
         "boot": host.boot,

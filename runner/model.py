@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from fractions import Fraction
 
     from runner.values import Params
 
@@ -43,6 +44,13 @@ FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
 BLOCKING = frozenset({JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED})
 
 
+class Fallback(NamedTuple):
+    """What a stage runs after so many attempts that were out of memory: the parameters that differ, the shell line."""
+
+    params: Params
+    command: str
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a trial runs: its parameters, and the shell line of each stage."""
@@ -50,6 +58,7 @@ class Recipe:
     params: Params
     commands: Mapping[str, str]
     needs_config: bool = False
+    fallbacks: Mapping[str, Sequence[Fallback]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -67,6 +76,7 @@ class Trial:
     stages: tuple[str, ...]
     sweep: str = ""
     priority: int = 0
+    kinds: Mapping[str, str] | None = None  # of each stage that learns what memory it needs
 
     @property
     def key(self) -> str:
@@ -105,10 +115,33 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where one attempt runs: GPUs that it is shown through CUDA_VISIBLE_DEVICES, or CPU cores."""
+    """A place where one attempt runs: GPUs that it is shown through CUDA_VISIBLE_DEVICES, or CPU cores.
+
+    `shares`: the part of each GPU that it has, by what names the card.
+    """
 
     label: str
     gpus: str | None = None
+    shares: Mapping[str, Fraction] = field(default_factory=dict)
+
+    @property
+    def places(self) -> list[str]:
+        """Each single place that it takes: `gpu 0` and `gpu 1` of `gpu 0,1 #2`."""
+        kind, _, rest = self.label.partition(" ")
+        return [f"{kind} {item}" for item in rest.partition(" #")[0].split(",")]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a stage asks of the scheduler.
+
+    `gpus`: how many, each with `per_gpu` attempts on it at once; None: as many as was learned to fit. Its starts are
+    spread over `stagger_s`.
+    """
+
+    gpus: int = 1
+    per_gpu: int | None = 1
+    stagger_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,3 +155,6 @@ class Outcome:
     cpu_s: float | None = None
     cause: str | None = None
     line: str | None = None
+    peak_vram_mib: int | None = None  # on the card where it needed most
+    peak_host_mib: float | None = None  # of all its processes together
+    fallback: int = 0  # of its commands for want of memory, the one that comes next

@@ -32,7 +32,9 @@ class Retry:
 class StageOptions:
     """The options of one stage. Times in seconds.
 
-    `keep` maps a pattern of files to how many of them a finished trial keeps; `gpus` 0 says that the stage needs none.
+    `keep` maps a pattern of files to how many of them a finished trial keeps; `gpus` 0 says that the stage needs none,
+    None is one. So many attempts as `per_gpu` share one; None: as many as are learned to fit. `cpus` are the cores of
+    an attempt. `on_oom` are the parameters of the attempt after one that was out of memory.
     """
 
     timeout_s: float | None = None
@@ -43,6 +45,10 @@ class StageOptions:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     gpus: int | None = None
+    per_gpu: int | None = 1
+    vram_by: tuple[str, ...] = ()
+    cpus: int | None = None
+    on_oom: Mapping[str, str] = field(default_factory=dict)
     keep: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +63,7 @@ class StageOptions:
         given = dict(record)
         if retry is not None:
             given["retry"] = Retry(retry["times"], retry["delay_s"], tuple(retry["on"]))
+        given["vram_by"] = tuple(record.get("vram_by", ()))
         return cls(**given)
 
 

@@ -6,6 +6,7 @@ Everything is counted for each card alone: an attempt never gets memory that lie
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
@@ -89,12 +90,15 @@ class Running:
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU on which attempts may start now."""
+    """A GPU on which attempts may start now, or several that are only given together."""
 
-    uuid: str
+    uuid: str  # of several: all, with commas
     total_mib: int | None  # what attempts may use together: without what a screen has of it
     running: tuple[Running, ...] = ()
     is_settling: bool = False  # the memory of the last one that started is still to appear
+    label: str = ""  # its index, for people
+    visible: str = ""  # what CUDA_VISIBLE_DEVICES says
+    parts: int = 1  # into so many the user has divided it
 
     @property
     def free(self) -> Fraction:
@@ -115,16 +119,15 @@ class Demand:
     share: Fraction | None = WHOLE
     need: Estimate | None = None
     min_total_mib: int = 0  # above this: it ran out of memory alone on a card of this size
-    uuids: frozenset[str] | None = None  # only these cards
+
+    def is_refused(self, card: Card) -> bool:
+        """Whether a card cannot serve it."""
+        return bool(self.min_total_mib) and (card.total_mib is None or card.total_mib <= self.min_total_mib)
 
     def share_of(self, card: Card) -> Fraction:
-        """What it takes of a card; more than the whole of one that cannot serve it."""
-        if self.uuids is not None and card.uuid not in self.uuids:
-            return WHOLE + 1
-        if self.min_total_mib and (card.total_mib is None or card.total_mib <= self.min_total_mib):
-            return WHOLE + 1
+        """What it takes of a card that can serve it."""
         if self.share is not None:
-            return self.share
+            return min(self.share, Fraction(1, card.parts))
         if self.need is None or card.total_mib is None:
             return WHOLE
         part = Fraction(self.need.mib) / (card.total_mib * _USABLE)
@@ -139,7 +142,7 @@ class Demand:
     @property
     def wish(self) -> Hashable:
         """All of it but whose it is."""
-        return self.gpus, self.share, self.need, self.min_total_mib, self.uuids
+        return self.gpus, self.share, self.need, self.min_total_mib
 
 
 @dataclass(frozen=True)
@@ -154,20 +157,28 @@ def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
     """What starts now, in the order of the queue.
 
     The first job that has to wait keeps the emptiest cards that could serve it, so that smaller ones behind it do not
-    hold it up for ever; these go on elsewhere.
+    hold it up for ever; these go on elsewhere. A GPU that does nothing is worth more than room for a large job, as long
+    as there is one for each that waits; after that, what shares goes where the least is left over.
     """
     state = [_State(card, card.free) for card in cards]
+    queue = iter(demands)
+    empty = sum(not card.running for card in cards)
+    first = list(itertools.islice(queue, empty + 1))
+    is_tight = len(first) > empty
     is_kept = False
     waiting: set[Hashable] = set()  # what waits lets its like wait too: the cards only get fuller
     placements = []
-    for demand in demands:
+    for demand in itertools.chain(first, queue):
         if all(one.is_kept or one.free <= 0 for one in state) and is_kept:
             break
         if demand.wish in waiting:
             continue
-        able = [(one, share) for one in state if (share := demand.share_of(one.card)) <= WHOLE]
-        able.sort(key=lambda pair: -pair[0].free)  # a GPU that does nothing is worth more than room for a large job
-        chosen = [(one, share) for one, share in able if one.fits(demand, share)][: demand.gpus]
+        able = [(one, demand.share_of(one.card)) for one in state if not demand.is_refused(one.card)]
+        able.sort(key=lambda pair: -pair[0].free)
+        fitting = [(one, share) for one, share in able if one.fits(demand, share)]
+        if is_tight and demand.share is None:
+            fitting.sort(key=lambda pair: pair[0].free)
+        chosen = fitting[: demand.gpus]
         if len(chosen) == demand.gpus:
             placements.append(Placement(demand.key, {one.card.uuid: share for one, share in chosen}))
             for one, share in chosen:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from runner import config, plan, plans, trials
 from runner.directories import Directories
 from runner.errors import InputError
-from runner.header import CpuResource
+from runner.header import ResourceKeys
+from runner.memory import Memory
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +50,8 @@ class Request:
     def trials(self, is_preview: bool = False) -> Iterator[PlannedTrial]:
         """The trials that are asked for, one by one; a preview of millions needs no more memory than one of ten."""
         has_subdirectories = not self._option("no_subdir", False)
-        layout = trials.Layout(self.options.output, self.time, has_subdirectories)
+        memory = Memory(self.config.options, self.config.settings)
+        layout = trials.Layout(self.options.output, self.time, memory, has_subdirectories)
         sample, seed = self._option("sample", None), self._option("seed", 0)
         found = trials.drafts(self.config, self.introduced, sample, seed)
         waiting = {} if is_preview else plans.names(self.output, self.open_plans)
@@ -118,7 +120,7 @@ def _resource_option(words: Sequence[str]) -> Resource:
         return "auto"
     cpu = re.fullmatch(r"cpu:([1-9]\d*)", words[0])
     if cpu and len(words) == 1:
-        return CpuResource(cpu=int(cpu[1]))
+        return ResourceKeys(cpu=int(cpu[1]))
     for word in words:
         if not re.fullmatch(r"[\w-]+(,[\w-]+)*", word) or word == "auto":
             raise InputError(f"-r {word}: no resource; allowed: GPU indices such as 0 1 or 0,1 2,3, or cpu:4, or auto.")

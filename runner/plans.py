@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from runner.appendfile import write_all
 from runner.errors import RunnerError
-from runner.model import Recipe, Slot, Trial
+from runner.gpuwish import GpuWish
+from runner.model import Fallback, Recipe, Slot, Trial
 from runner.options import StageOptions
 from runner.trials import STATE_DIRECTORY
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from runner.model import PlannedTrial
     from runner.values import Params
 
-VERSION = 1
+VERSION = 2
 _READ = 65536
 ABANDONED_S = 3600.0  # so old is a plan that nobody will hand over any more
 
@@ -57,6 +58,7 @@ class PlanHeader:
     is_breadth_first: bool
     fail_fast: int | None
     slots: tuple[Slot, ...]
+    gpus: GpuWish | None = None  # GPUs that are looked at before they are taken; None: those of the slots
     code: str | None = None  # the hash of the code in `cwd`, where that is a snapshot, which no longer changes
 
 
@@ -110,6 +112,7 @@ def _write_private(path: Path, data: bytes) -> None:
 
 def _lines(header: PlanHeader, trials: Iterable[PlannedTrial]) -> Iterator[bytes]:
     record = asdict(header) | {"options": {stage: item.to_json() for stage, item in header.options.items()}}
+    record["gpus"] = None if header.gpus is None else header.gpus.to_json()
     yield json.dumps({"version": VERSION} | record).encode() + b"\n"
     encode = json.JSONEncoder(separators=(",", ":")).encode
     for trial in trials:
@@ -117,7 +120,8 @@ def _lines(header: PlanHeader, trials: Iterable[PlannedTrial]) -> Iterator[bytes
         commands = [recipe.commands[stage] for stage in trial.stages]
         place = "" if trial.directory == trial.output else trial.directory
         light = [trial.trial_id, trial.name, trial.output, place, trial.stages, trial.sweep, trial.priority]
-        yield encode([*light, recipe.params, commands, recipe.needs_config]).encode() + b"\n"
+        light.append(trial.kinds)
+        yield encode([*light, recipe.params, commands, recipe.needs_config, recipe.fallbacks]).encode() + b"\n"
 
 
 class Plan:
@@ -156,8 +160,10 @@ class Plan:
             if not part:
                 raise DamagedPlanError(f"{self.path}: cut off while it was used.")
             line += part
-        *_, stages, _, _, params, commands, needs_config = json.loads(line[: line.index(b"\n")])
-        return Recipe(params, dict(zip(stages, commands, strict=True)), needs_config)
+        record = json.loads(line[: line.index(b"\n")])
+        *_, stages, _, _, _, params, commands, needs_config, fallbacks = record
+        lower = {stage: [Fallback(*item) for item in items] for stage, items in fallbacks.items()}
+        return Recipe(params, dict(zip(stages, commands, strict=True)), needs_config, lower)
 
     def is_same(self, other: Plan, trial: Trial) -> bool:
         """Whether another plan has the trial just as this one has it, in the same place."""
@@ -185,11 +191,13 @@ class Plan:
                 if (end["end"], end["crc"]) != (index, checksum) or readline():
                     break
                 return
-            trial_id, name, output, place, stages, sweep, priority, *_ = json.loads(line)
+            trial_id, name, output, place, stages, sweep, priority, kinds, *_ = json.loads(line)
             stages = stage_tuples.setdefault(tuple(stages), tuple(stages))
             sweep = words.setdefault(sweep, sweep)
+            if kinds is not None:
+                kinds = {stage: words.setdefault(kind, kind) for stage, kind in kinds.items()}
             directory = f"{self.output}/{self._place(place) if place else name}"
-            trial = Trial(index, trial_id, name, output, directory, stages, sweep, priority)
+            trial = Trial(index, trial_id, name, output, directory, stages, sweep, priority, kinds)
             self._lines[trial.key] = offset, zlib.crc32(line)
             yield trial
             checksum, offset, index = zlib.crc32(line, checksum), offset + len(line), index + 1
@@ -207,6 +215,7 @@ def _header(record: dict[str, Any]) -> PlanHeader:
         raise ValueError(version)
     record["options"] = {stage: StageOptions.from_json(item) for stage, item in record["options"].items()}
     record["slots"] = tuple(Slot(**slot) for slot in record["slots"])
+    record["gpus"] = None if record["gpus"] is None else GpuWish.from_json(record["gpus"])
     return PlanHeader(**record)
 
 
@@ -218,7 +227,7 @@ def names(output: Path, plan_ids: Iterable[str]) -> dict[str, Params]:
             with (directory_of(output) / f"{plan_id}.jsonl").open("rb") as file:
                 for line in file:
                     if line.startswith(b"["):
-                        _, name, _, place, _, _, _, params, *_ = json.loads(line)
+                        _, name, _, place, _, _, _, _, params, *_ = json.loads(line)
                         if not place:
                             found[name] = params
         except (OSError, ValueError):  # the daemon says so, when it takes the plan up

@@ -89,11 +89,14 @@ def shell_arguments(command: str, exit_record: ExitRecord, leaves_at_ctrl_c: boo
     return [bash(), "-c", WRAPPER, "run", command, exit_record.path, exit_record.prefix, signals]
 
 
-def spawn(command: str, exit_record: ExitRecord, log: int, environment: Mapping[str, str]) -> int:
+def spawn(
+    command: str, exit_record: ExitRecord, log: int, environment: Mapping[str, str], inherited: int | None = None
+) -> int:
     """Starts a command in a session of its own; standard output and error go to the descriptor `log`.
 
-    Returns the pid of its shell, which is also its process group.
+    The descriptor `inherited` stays open in it. Returns the pid of its shell, which is also its process group.
     """
+    kept = [] if inherited is None else [(os.POSIX_SPAWN_DUP2, inherited, inherited)]
     return os.posix_spawn(
         bash(),
         shell_arguments(command, exit_record),
@@ -102,6 +105,7 @@ def spawn(command: str, exit_record: ExitRecord, log: int, environment: Mapping[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, log, 1),
             (os.POSIX_SPAWN_DUP2, log, 2),
+            *kept,
         ],
         setsid=True,
         # Python ignores these two, and an ignored signal stays ignored in a child.

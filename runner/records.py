@@ -250,4 +250,4 @@ def end_record(stage: str, attempt: int, outcome: Outcome, ended: str) -> Record
         "peak_rss_mib": outcome.peak_rss_mib,
         "cause": outcome.cause,
         "line": outcome.line,
-    }
+    } | {name: value for name in ("peak_vram_mib", "peak_host_mib", "fallback") if (value := getattr(outcome, name))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from runner import records, triage
@@ -35,6 +36,8 @@ class Adopted:
     slot: str
     log: str
     started: datetime
+    shares: Mapping[str, Fraction]  # of the GPUs that it holds
+    fallback: int  # the one of its commands for want of memory that it runs
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Found:
     """A trial as its records show it: each stage's state and number of attempts, and what still runs.
 
     `is_new`: it has no directory yet; `failures`: how often each stage failed since the trial was last asked for;
-    `code`: what its last attempt ran.
+    `code`: what its last attempt ran; `fallbacks`: of each stage's commands for want of memory the next one.
     """
 
     states: dict[str, JobState]
@@ -51,6 +54,7 @@ class Found:
     is_new: bool = False
     failures: dict[str, int] = field(default_factory=dict)
     code: str | None = None
+    fallbacks: dict[str, int] = field(default_factory=dict)
 
 
 def state_of(exit_code: int | None) -> JobState:
@@ -118,7 +122,7 @@ def recover(
     due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
     states = _states(trial, told, history, forced, ask, due)
     code = history.attempts[-1].start.get("code") if history.attempts else None
-    return Found(states, _counts(history), tuple(adopted), failures=failed, code=code)
+    return Found(states, _counts(history), tuple(adopted), failures=failed, code=code, fallbacks=_fallbacks(history))
 
 
 def failures(trial: Trial, ask: str, history: History | None = None) -> dict[str, int]:
@@ -137,6 +141,8 @@ def _states(
         is_own = last is not None and last.start.get("ask") == ask
         if state is JobState.COMPLETED and (is_own or stage not in forced):
             states[stage] = state
+        elif state is JobState.RUNNING:
+            states[stage] = JobState.PENDING  # until it is adopted, also behind one that failed
         elif is_blocked:
             states[stage] = JobState.BLOCKED
         elif is_own and state in BLOCKING and stage not in due:
@@ -157,6 +163,20 @@ def _is_due_again(last: Attempt | None, count: int, retries: Mapping[str, Retry]
     if last is None or last.end is None or JobState(last.end["state"]) not in {JobState.FAILED, JobState.TIMEOUT}:
         return False
     return retries[last.stage].allows(count, last.end.get("cause"))
+
+
+def _fallbacks(history: History) -> dict[str, int]:
+    """Of each stage whose last attempt was out of memory, the command that comes next."""
+    last = {attempt.stage: attempt for attempt in history.attempts}
+    found = {}
+    for stage, attempt in last.items():
+        number = attempt.start.get("fallback", 0)
+        if attempt.end is not None:
+            is_due = JobState(attempt.end["state"]) is JobState.INTERRUPTED
+            number = attempt.end.get("fallback", number) if is_due else 0
+        if number:
+            found[stage] = number
+    return found
 
 
 def _counts(history: History) -> dict[str, int]:
@@ -180,7 +200,9 @@ def _adopt(attempt: Attempt, directory: str, executor: Executor, host: Host, tak
     if native_id is None:
         return None
     started = datetime.fromisoformat(start["started"])
-    return Adopted(attempt.stage, attempt.number, native_id, start["slot"], start["log"], started)
+    shares = {uuid: Fraction(share) for uuid, share in start.get("gpus", {}).items()}
+    fallback = start.get("fallback", 0)
+    return Adopted(attempt.stage, attempt.number, native_id, start["slot"], start["log"], started, shares, fallback)
 
 
 def _close(attempt: Attempt, directory: str) -> records.Record:

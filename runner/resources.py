@@ -5,43 +5,116 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.header import CpuResource
+from runner.devices import allowed, limit_of
+from runner.errors import InputError
+from runner.gpuwish import GpuWish, unknown
+from runner.header import ResourceKeys
 from runner.model import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
+    from runner.devices import Limit
     from runner.header import Resource
     from runner.options import StageOptions
 
+_LEARNED = 4  # attempts that are thought to share a GPU where it is to be learned
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
-def slots(resource: Resource) -> tuple[list[Slot], str]:
-    """The slots, and one line that says where they come from.
+@dataclass(frozen=True)
+class Places:
+    """Where attempts may run: fixed slots, and GPUs that are looked at first; `origin` is a line that says so."""
 
-    `auto` is one slot for each GPU that NVML shows, or, without one, one for each core that this process may use.
+    slots: tuple[Slot, ...]
+    gpus: GpuWish | None
+    origin: str
+    count: int  # how many attempts there is room for, as far as it is known
+
+    def first(self) -> Places:
+        """One slot, for one attempt."""
+        return replace(self, slots=self.slots[:1], gpus=None) if self.gpus is None else self
+
+
+def places(resource: Resource, options: Collection[StageOptions]) -> Places:
+    """The slots and GPUs that a file asks for.
+
+    `auto` is every GPU that NVML shows, or, without one, a slot for each core that this process may use.
+
+    Raises:
+        InputError: a GPU is listed that this machine does not have.
     """
-    if isinstance(resource, CpuResource):
-        return cpu_slots(resource.cpu), f"{resource.cpu} CPU slots"
+    if isinstance(resource, ResourceKeys) and not resource.has_gpus:
+        assert resource.cpu is not None
+        return Places(tuple(cpu_slots(resource.cpu)), None, f"{resource.cpu} CPU slots", resource.cpu)
+    # NVML takes a while to load, and is only needed where GPUs may be.
+    from runner.gpus.nvml import one_look
+
+    snapshot, limit = one_look(), limit_of(os.environ)
+    wish = _wish(resource, limit)
+    devices = allowed(limit, snapshot.usable())
+    if not snapshot.devices:
+        return _without_driver(resource, snapshot.no_driver, options)
+    missing = unknown(wish, snapshot.usable())
+    if missing is not None:
+        there = ", ".join(device.index for device in devices) or f"none ({limit.said})"
+        raise InputError(f"resource: no GPU {missing} here; there are: {there}.")
+    if not devices and resource == "auto":
+        return _one_a_core(f"no GPU ({limit.said})", options)
+    matching = [device for device in devices if wish.conditions().means(device)]
+    if not matching:
+        names = ", ".join(sorted({device.name for device in devices}))
+        raise InputError(f"resource: no GPU is called {wish.name!r} here; there are: {names}.")
+    count = len(wish.groups or matching)
+    cpus = _beside(resource, options)
+    largest = max((item.gpus or 1 for item in options if item.gpus != 0), default=1)
+    if largest > count:
+        raise InputError(f"gpus: {largest} are asked for by a stage; resource gives {count}.")
+    return Places(tuple(cpus), wish, f"{count} GPU{'s' if count != 1 else ''}", count + len(cpus))
+
+
+def _wish(resource: Resource, limit: Limit) -> GpuWish:
+    if isinstance(resource, ResourceKeys):
+        return GpuWish(None, resource.min_free_vram, resource.name, resource.max_util, limit)
+    return GpuWish(None if resource == "auto" else tuple(resource), limit=limit)
+
+
+def _without_driver(resource: Resource, reason: str, options: Collection[StageOptions]) -> Places:
     if resource == "auto":
-        from runner.gpus import visible
-
-        indices = visible.visible_indices()
-        if indices:
-            return gpu_slots(indices), f"{len(indices)} GPUs"
-        count = usable_cores()
-        return cpu_slots(count), f"no GPU; {count} CPU slots, one a core"
-    return gpu_slots(resource), f"{len(resource)} GPU slots"
+        return _one_a_core("no GPU", options)
+    if isinstance(resource, ResourceKeys):
+        raise InputError(f"resource: GPUs are asked for, but there is none: {reason}.")
+    slots = [*gpu_slots(resource), *_beside(resource, options)]
+    return Places(tuple(slots), None, f"{len(resource)} GPU slots, unchecked ({reason})", len(slots))
 
 
-def beside(slots: Sequence[Slot], options: Iterable[StageOptions]) -> list[Slot]:
+def _one_a_core(why: str, options: Collection[StageOptions]) -> Places:
+    """CPU slots; where a stage says that it uses several cores, one for so many."""
+    cores = max((item.cpus or 1 for item in options), default=1)
+    count = max(1, usable_cores() // cores)
+    what = "one a core" if cores == 1 else f"one for {cores} cores"
+    return Places(tuple(cpu_slots(count)), None, f"{why}; {count} CPU slots, {what}", count)
+
+
+def with_cores(options: StageOptions, places: Places) -> StageOptions:
+    """The options of a stage with its share of the cores: the same whatever else runs, so that results repeat."""
+    if options.cpus is not None:
+        return options
+    per_gpu = _LEARNED if options.per_gpu is None else options.per_gpu
+    together = places.count * (per_gpu if places.gpus is not None and options.gpus != 0 else 1)
+    return replace(options, cpus=max(1, usable_cores() // together))
+
+
+def _beside(resource: Resource, options: Iterable[StageOptions]) -> list[Slot]:
     """CPU slots, one a core, for stages that need no GPU where the others have GPUs."""
-    has_gpus = any(slot.gpus is not None for slot in slots)
-    return cpu_slots(usable_cores()) if has_gpus and any(item.gpus == 0 for item in options) else []
+    if not any(item.gpus == 0 for item in options):
+        return []
+    count = resource.cpu if isinstance(resource, ResourceKeys) else None
+    return cpu_slots(count or usable_cores())
 
 
 def cpu_slots(count: int) -> list[Slot]:

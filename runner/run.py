@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.events import Watcher
-    from runner.model import PlannedTrial, Slot
+    from runner.model import PlannedTrial
     from runner.planning import Request
     from runner.protocol import Channel, Message
+    from runner.resources import Places
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_HANGUP = 0, 1, 130, 129
 
@@ -50,21 +51,20 @@ def run(options: argparse.Namespace) -> int:
     with lasting_output():
         process.bash()  # without it nothing may be written
         trials = handover.planned_trials(request)
-        slots, origin = resources.slots(request.config.resource)
-        slots += resources.beside(slots, request.config.options.values())
+        places = resources.places(request.config.resource, request.config.options.values())
         console = Console(highlight=False)
         try:
             if options.debug:
-                return _debug(request, trials, slots, origin, console)
-            return _run(request, trials, slots, origin, console)
+                return _debug(request, trials, places, console)
+            return _run(request, trials, places, console)
         except OSError as error:
             raise SystemFaultError(f"{error.filename or request.output}: {error.strerror}.") from error
 
 
-def _run(request: Request, trials: list[PlannedTrial], slots: Sequence[Slot], origin: str, console: Console) -> int:
+def _run(request: Request, trials: list[PlannedTrial], places: Places, console: Console) -> int:
     changes = _changes(trials)  # reads records, which may be damaged: before anything is asked for
-    channel, request, trials, answer = handover.hand_over(request, trials, slots)
-    _greet(console, request, trials, origin)
+    channel, request, trials, answer = handover.hand_over(request, trials, places)
+    _greet(console, request, trials, places.origin)
     _tell_difference(console, answer.get("difference") or {})
     for line in changes:
         console.print(Text(line, style="bold"), soft_wrap=True)
@@ -74,7 +74,7 @@ def _run(request: Request, trials: list[PlannedTrial], slots: Sequence[Slot], or
         console.print(text, soft_wrap=True)
         _warn_of_logout(console)
         return EXIT_OK
-    progress = Progress(Counter(stage for trial in trials for stage in trial.stages), len(slots))
+    progress = Progress(Counter(stage for trial in trials for stage in trial.stages), places.count)
     left = _watch(channel, answer, request, trials, progress, console)
     if left is Left.DETACHED:
         return EXIT_HANGUP
@@ -105,11 +105,11 @@ def _watch(
             client.wait_until_left(request.output)
 
 
-def _debug(request: Request, trials: list[PlannedTrial], slots: Sequence[Slot], origin: str, console: Console) -> int:
+def _debug(request: Request, trials: list[PlannedTrial], places: Places, console: Console) -> int:
     from runner import debug
 
-    _greet(console, request, trials, origin)
-    progress, was_stopped = debug.run(request, trials, slots)
+    _greet(console, request, trials, places.origin)
+    progress, was_stopped = debug.run(request, trials, places)
     return _close(request, trials, progress, was_stopped, console)
 
 

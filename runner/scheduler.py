@@ -7,12 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.model import BLOCKING, FOLLOWS, Job, JobState
+from runner.learning import Learning
+from runner.model import BLOCKING, FOLLOWS, Job, JobState, Terms
+from runner.pools import CpuPool, GpuPool, fixed_cards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from runner.model import Slot, Trial
+    from runner.packing import Card, Demand
 
 _AGAIN = frozenset({JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED, JobState.INTERRUPTED, JobState.BLOCKED})
 
@@ -25,15 +28,8 @@ class Start:
     slot: Slot
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a stage asks of the scheduler; its starts are spread over `stagger_s`."""
-
-    needs_gpu: bool = True
-    stagger_s: float = 0.0
-
-
 ANY_TERMS: Mapping[str, Terms] = {}
+_WINDOW = 1000  # so many waiting trials are looked at for one that fits on what a GPU has left
 
 
 class _Entry:
@@ -55,17 +51,7 @@ class _Entry:
         return next((stage for stage, state in self.states.items() if state is JobState.PENDING), None)
 
 
-class _Pool:
-    """Slots of one kind, and the trials whose next stage waits for one of them."""
-
-    def __init__(self) -> None:
-        self.slots: dict[str, Slot] = {}
-        self.places: dict[str, int] = {}
-        self.free: list[tuple[int, str]] = []  # a heap: the first free slot is taken first
-        self.queue: list[tuple[tuple[int, int, int], int, _Entry]] = []
-
-    def place(self, label: str) -> tuple[int, str]:
-        return self.places[label], label
+_Place = tuple[tuple[int, int, int], int, _Entry]  # rank, ticket
 
 
 class Scheduler:
@@ -77,9 +63,12 @@ class Scheduler:
     def __init__(self, slots: Sequence[Slot] = (), is_breadth_first: bool = False) -> None:
         self.is_breadth_first = is_breadth_first
         self.counts: Counter[tuple[str, str, JobState]] = Counter()  # by sweep, stage and state
-        self._gpu, self._cpu = _Pool(), _Pool()
+        self.learning = Learning()
+        self._gpus, self._cpus = GpuPool(), CpuPool()
+        self._gpu_queue: list[_Place] = []
+        self._cpu_queue: list[_Place] = []
         self._entries: dict[str, _Entry] = {}
-        self._held: dict[Job, str | None] = {}  # the label of the slot
+        self._held: dict[Job, Slot | None] = {}
         self._next: list[Start] = []
         self._delayed: list[tuple[float, int, int, _Entry]] = []
         self._parked: list[_Entry] = []
@@ -93,17 +82,26 @@ class Scheduler:
 
     # --- what there is ---
 
-    def set_slots(self, slots: Sequence[Slot]) -> None:
-        """The slots from now on; an attempt on one that is no more keeps it to its end."""
-        taken = {label for label in self._held.values() if label is not None}
+    def set_slots(self, slots: Sequence[Slot], has_gpus: bool = False) -> None:
+        """The slots from now on; an attempt on one that is no more keeps it to its end.
+
+        With `has_gpus` the GPUs are told by `set_cards`; otherwise they are those of the slots.
+        """
+        taken = {slot.label for slot in self._held.values() if slot is not None}
+        self._cpus.set_slots([slot for slot in slots if slot.gpus is None], taken)
+        cards = fixed_cards(slots)
+        if not has_gpus:
+            self._gpus.set_cards(cards, bool(cards))
+        elif not self._gpus.exists:
+            self._gpus.set_cards([], exists=True)
         waiting = [entry for entry in self._entries.values() if entry.is_queued]
-        for pool, is_gpu in ((self._gpu, True), (self._cpu, False)):
-            pool.slots = {slot.label: slot for slot in slots if (slot.gpus is not None) is is_gpu}
-            pool.places = {label: place for place, label in enumerate(pool.slots)}
-            pool.free = [(place, label) for label, place in pool.places.items() if label not in taken]
-            pool.queue = []
+        self._gpu_queue, self._cpu_queue = [], []
         for entry in waiting:
             self._push(entry)
+
+    def set_cards(self, cards: Sequence[Card]) -> None:
+        """The GPUs that may be used now, as they were just seen."""
+        self._gpus.set_cards(cards, exists=True)
 
     def add(self, trial: Trial, states: Mapping[str, JobState], terms: Mapping[str, Terms] = ANY_TERMS) -> None:
         """Takes a trial in, with the state of each stage that is asked for, in their order.
@@ -126,17 +124,19 @@ class Scheduler:
             entry.not_before = 0.0
             self._enqueue(entry)
 
-    def adopt(self, trial: Trial, stage: str, slot_label: str) -> None:
+    def adopt(self, trial: Trial, stage: str, slot: Slot) -> None:
         """Takes in that a trial's `stage` runs already; it keeps its slot, unless another adopted one has it."""
         entry = self._entries[trial.key]
         self._dequeue(entry)
         self._move(entry, stage, JobState.RUNNING)
-        is_taken = slot_label in self._held.values()
-        for pool in (self._gpu, self._cpu):
-            if slot_label in pool.slots and not is_taken:
-                pool.free.remove(pool.place(slot_label))
-                heapq.heapify(pool.free)
-        self._held[Job(entry.trial, stage)] = None if is_taken else slot_label
+        taken = {held.label for held in self._held.values() if held is not None}
+        kept: Slot | None = None
+        if slot.shares:
+            kept = self._gpus.adopt(slot)
+        elif slot.label not in taken:
+            self._cpus.adopt(slot.label)
+            kept = slot
+        self._held[Job(entry.trial, stage)] = kept
 
     def drop(self, key: str) -> None:
         """Forgets a trial of which nothing runs."""
@@ -163,7 +163,17 @@ class Scheduler:
 
     def labels(self) -> list[str]:
         """The slots."""
-        return [*self._gpu.slots, *self._cpu.slots]
+        return [*self._gpus.labels, *self._cpus.labels]
+
+    @property
+    def waits_for_gpu(self) -> bool:
+        """Whether something waits for a GPU."""
+        return bool(self._gpu_queue)
+
+    @property
+    def waits_for_cpu(self) -> bool:
+        """Whether something waits for a CPU slot."""
+        return bool(self._cpu_queue)
 
     @property
     def is_stopping(self) -> bool:
@@ -238,11 +248,48 @@ class Scheduler:
             if entry.ticket == ticket:
                 entry.not_before = 0.0
                 self._push(entry)
-        for pool in (self._gpu, self._cpu):
-            while pool.free and (head := self._head(pool, now)) is not None:
-                self._dequeue(head)
-                starts.append(self._start(head, pool, heapq.heappop(pool.free)[1], now))
+        starts += self._decide_gpus(now)
+        while not self._cpus.is_full and (head := self._head(self._cpu_queue, now)) is not None:
+            self._dequeue(head)
+            starts.append(self._start(head, self._cpus.take(), now))
         return starts
+
+    def _decide_gpus(self, now: float) -> list[Start]:
+        if self._gpus.is_full:
+            return []
+        asked: list[_Place] = []
+        staggered: set[str] = set()
+
+        def demands() -> Iterator[Demand]:
+            while len(asked) < _WINDOW and (head := self._head(self._gpu_queue, now)) is not None:
+                stage = head.due() or ""
+                if stage in staggered:  # one at a time
+                    return
+                if head.terms.get(stage, Terms()).stagger_s:
+                    staggered.add(stage)
+                asked.append(heapq.heappop(self._gpu_queue))
+                yield self._demand(head)
+
+        placed = self._gpus.place(demands())
+        for place in asked:
+            heapq.heappush(self._gpu_queue, place)
+        starts = []
+        for placement, slot in placed:
+            entry = self._entries[str(placement.key)]
+            self._dequeue(entry)
+            starts.append(self._start(entry, slot, now))
+        if staggered and starts:
+            self._head(self._gpu_queue, now)  # notes when the next one is due
+        return starts
+
+    def refuse(self, start: Start) -> None:
+        """Takes a start back whose slot turned out to be taken."""
+        entry = self._entries[start.job.trial.key]
+        self._count(entry, -1)
+        entry.states[start.job.stage] = JobState.PENDING
+        self._count(entry, +1)
+        self._release(self._held.pop(start.job))
+        self._enqueue(entry)
 
     def next_time(self) -> float | None:
         """When to decide again though nothing has happened; None: not before something does."""
@@ -257,7 +304,7 @@ class Scheduler:
         """Notes the end of a running job; returns the jobs that it blocks. With `again_at` it is due again then."""
         entry = self._entries[job.trial.key]
         self._move(entry, job.stage, state)
-        label = self._held.pop(job)
+        slot = self._held.pop(job)
         blocked: list[Job] = []
         if again_at is not None:
             self._move(entry, job.stage, JobState.PENDING)
@@ -265,12 +312,12 @@ class Scheduler:
         elif state in BLOCKING:
             blocked = self._block(entry, job.stage)
         if not self._goes_on(entry, job, state):
-            self._release(label)
-        elif label is None or not self._keeps_slot(entry, label, state, now):
-            self._release(label)
+            self._release(slot)
+        elif slot is None or not self._keeps_slot(entry, slot, state, now):
+            self._release(slot)
             self._enqueue(entry)
         else:
-            self._next.append(self._start(entry, self._pool(entry), label, now))
+            self._next.append(self._start(entry, slot, now))
         return blocked
 
     # --- inside ---
@@ -283,38 +330,46 @@ class Scheduler:
         stages = list(entry.states)
         return state is JobState.COMPLETED or stages.index(due) <= stages.index(job.stage)
 
-    def _keeps_slot(self, entry: _Entry, label: str, state: JobState, now: float) -> bool:
+    def _keeps_slot(self, entry: _Entry, slot: Slot, state: JobState, now: float) -> bool:
         if self._is_stopping or self._is_paused or entry.trial.sweep in self._paused or self.is_breadth_first:
             return False
-        pool = self._pool(entry)
-        return state is JobState.COMPLETED and label in pool.slots and self._stagger_end(entry, pool) <= now
+        if state is not JobState.COMPLETED or self._stagger_end(entry) > now:
+            return False
+        if self._needs_gpu(entry):
+            return bool(slot.shares) and self._gpus.keeps(slot, self._demand(entry))
+        return slot.label in self._cpus
 
-    def _pool(self, entry: _Entry) -> _Pool:
+    def _needs_gpu(self, entry: _Entry) -> bool:
         """Where the trial's next stage runs: what needs a GPU waits for one, if there is any."""
         terms = entry.terms.get(entry.due() or "", Terms())
-        return self._gpu if self._gpu.slots and (terms.needs_gpu or not self._cpu.slots) else self._cpu
+        return self._gpus.exists and (terms.gpus > 0 or not len(self._cpus))
 
-    def _head(self, pool: _Pool, now: float) -> _Entry | None:
+    def _demand(self, entry: _Entry) -> Demand:
+        stage = entry.due() or ""
+        return self.learning.demand(entry.trial, stage, entry.terms.get(stage, Terms()))
+
+    def _head(self, queue: list[_Place], now: float) -> _Entry | None:
         """The trial that comes first; None when none may start now."""
-        while pool.queue:
-            _, ticket, entry = pool.queue[0]
+        while queue:
+            _, ticket, entry = queue[0]
             if entry.ticket == ticket and entry.trial.sweep not in self._paused:
-                until = self._stagger_end(entry, pool)
+                until = self._stagger_end(entry)
                 if until <= now:
                     return entry
                 self._stagger_until = until if self._stagger_until is None else min(until, self._stagger_until)
                 return None
-            heapq.heappop(pool.queue)
+            heapq.heappop(queue)
             if entry.ticket == ticket:
                 self._parked.append(entry)
         return None
 
-    def _stagger_end(self, entry: _Entry, pool: _Pool) -> float:
+    def _stagger_end(self, entry: _Entry) -> float:
         stage = entry.due() or ""
         spread = entry.terms.get(stage, Terms()).stagger_s
         if not spread or stage not in self._last_start:
             return float("-inf")
-        return self._last_start[stage] + spread / max(1, len(pool.slots))
+        count = len(self._gpus) if self._needs_gpu(entry) else len(self._cpus)
+        return self._last_start[stage] + spread / max(1, count)
 
     def _enqueue(self, entry: _Entry) -> None:
         if entry.due() is not None:
@@ -327,7 +382,8 @@ class Scheduler:
         if entry.not_before > 0:
             heapq.heappush(self._delayed, (entry.not_before, entry.sequence, entry.ticket, entry))
             return
-        heapq.heappush(self._pool(entry).queue, (self._rank(entry), entry.ticket, entry))
+        queue = self._gpu_queue if self._needs_gpu(entry) else self._cpu_queue
+        heapq.heappush(queue, (self._rank(entry), entry.ticket, entry))
 
     def _dequeue(self, entry: _Entry) -> None:
         if entry.is_queued:
@@ -342,29 +398,23 @@ class Scheduler:
             position = 0 if any(state is not JobState.PENDING for state in entry.states.values()) else 1
         return -entry.trial.priority, position, entry.sequence
 
-    def _start(self, entry: _Entry, pool: _Pool, label: str, now: float) -> Start:
+    def _start(self, entry: _Entry, slot: Slot, now: float) -> Start:
         stage = entry.due()
         assert stage is not None
         job = Job(entry.trial, stage)
         self._move(entry, stage, JobState.RUNNING)
-        self._held[job] = label
+        self._held[job] = slot
         self._last_start[stage] = now
-        return Start(job, pool.slots[label])
+        return Start(job, slot)
 
     def _take_back(self) -> None:
         for start in reversed(self._next):
-            entry = self._entries[start.job.trial.key]
-            self._count(entry, -1)
-            entry.states[start.job.stage] = JobState.PENDING
-            self._count(entry, +1)
-            self._release(self._held.pop(start.job))
-            self._enqueue(entry)
+            self.refuse(start)
         self._next.clear()
 
-    def _release(self, label: str | None) -> None:
-        for pool in (self._gpu, self._cpu):
-            if label is not None and label in pool.slots:
-                heapq.heappush(pool.free, pool.place(label))
+    def _release(self, slot: Slot | None) -> None:
+        if slot is not None:
+            (self._gpus if slot.shares else self._cpus).release(slot)
 
     def _block(self, entry: _Entry, stage: str) -> list[Job]:
         stages = list(entry.states)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from runner.scheduler import Terms
+from runner.model import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,7 +31,10 @@ class Origin:
         self.ask = ask
         options = {stage: plan.header.options[stage] for stage, plan in plan_of.items()}
         self.retries = {stage: item.retry for stage, item in options.items()}
-        self.terms = {stage: Terms(item.gpus != 0, item.stagger_s) for stage, item in options.items()}
+        self.terms = {
+            stage: Terms(1 if item.gpus is None else item.gpus, item.per_gpu, item.stagger_s)
+            for stage, item in options.items()
+        }
 
     def options(self, stage: str) -> StageOptions:
         """What the stage was told."""
@@ -43,7 +46,9 @@ class Origin:
         if slot.gpus is not None:
             # Without the order, CUDA counts GPUs by speed and NVML by bus.
             own |= {"CUDA_VISIBLE_DEVICES": slot.gpus, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-        return {**self.plan_of[stage].secrets.environment, **own, **self.options(stage).env}
+        options = self.options(stage)
+        cores = {} if options.cpus is None else {"OMP_NUM_THREADS": str(options.cpus)}
+        return {**cores, **self.plan_of[stage].secrets.environment, **own, **options.env}
 
     def is_same(self, other: Origin, trial: Trial) -> bool:
         """Whether the trial's stages are just as they are there."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import InputError, did_you_mean
 from runner.grid import trial_id
-from runner.model import PlannedTrial, Recipe
+from runner.model import Fallback, PlannedTrial, Recipe
 from runner.naming import Namer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runner.config import Config
+    from runner.memory import Memory
     from runner.template import Template
     from runner.values import Params
 
@@ -111,6 +112,7 @@ class Layout:
 
     output: str
     time: str
+    memory: Memory
     has_subdirectories: bool = True
 
     def trial(self, index: int, item: Draft, name: str, templates: Mapping[str, Template]) -> PlannedTrial:
@@ -127,9 +129,14 @@ class Layout:
             if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
                 raise InputError(f"{output[:200]}: the command of `{stage}` is longer than Linux lets an argument be.")
         needs_config = any("_config" in templates[stage].names for stage in item.stages)
-        recipe = Recipe(item.params, commands, needs_config)
+        fallbacks = {
+            stage: [Fallback(changed, templates[stage].render(values | changed)) for changed in changes]
+            for stage, changes in self.memory.fallbacks(item.stages, item.params)
+        }
+        recipe = Recipe(item.params, commands, needs_config, fallbacks)
+        kinds = self.memory.kinds(item.stages, item.params)
         return PlannedTrial(
-            index, item.trial_id, name, output, directory, item.stages, item.sweep, item.priority, recipe
+            index, item.trial_id, name, output, directory, item.stages, item.sweep, item.priority, kinds, recipe
         )
 
 

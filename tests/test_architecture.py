@@ -30,6 +30,12 @@ PURE = (
     "devices",
     "eligibility",
     "packing",
+    "learning",
+    "pools",
+    "gpuwish",
+    "arithmetic",
+    "memory",
+    "busy",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -47,8 +53,20 @@ IMPURE_LIBRARIES = {
 LAYERS = (
     {"cli"},
     {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
-    {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
-    {"client", "follow", "connections", "intake", "planning", "resources", "endings", "ledger", "codewatch"},
+    {"commands", "daemon", "places", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
+    {
+        "client",
+        "follow",
+        "connections",
+        "intake",
+        "planning",
+        "resources",
+        "endings",
+        "gpuwork",
+        "places",
+        "ledger",
+        "codewatch",
+    },
     {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot"},
     {
         "header",
@@ -65,8 +83,9 @@ LAYERS = (
         "lasting",
     },
     {"daemonlog", "logtail", "logout", "triage", "keep"},
-    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "eligibility"},
-    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing"},
+    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
+    {"eligibility", "pools", "learning", "memory", "busy"},
+    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )
 
 

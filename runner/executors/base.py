@@ -22,6 +22,7 @@ class Launch:
     environment: Mapping[str, str]
     cwd: str
     umask: int
+    inherited: int | None = None  # a descriptor that the attempt keeps open
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class LocalExecutor:
         token = launch.exit_record.token
         try:
             environment = {**launch.environment, strays.TOKEN: token}
-            pid = process.spawn(launch.command, launch.exit_record, log, environment)
+            pid = process.spawn(launch.command, launch.exit_record, log, environment, launch.inherited)
         finally:
             os.close(log)
         self._children[pid] = token

@@ -197,6 +197,15 @@ class Nvml:
             self._notices.append(text)
 
 
+def one_look() -> Snapshot:
+    """All GPUs as they are now, for who looks only once."""
+    nvml = Nvml()
+    try:
+        return nvml.snapshot()
+    finally:
+        nvml.close()
+
+
 def _identity(handle: Handle) -> Device:
     bus = pynvml.nvmlDeviceGetPciInfo(handle).busId
     return Device(

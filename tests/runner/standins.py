@@ -148,7 +148,7 @@ def planned(output: Path, index: int, stages: Sequence[str], sweep: str = "s", p
     directory = f"{output}/T_{index}"
     recipe = Recipe(dict(params or {"x": index}), dict.fromkeys(stages, command))
     return PlannedTrial(
-        index, f"{index:064x}", f"T_{index}", directory, directory, tuple(stages), sweep, priority, recipe
+        index, f"{index:064x}", f"T_{index}", directory, directory, tuple(stages), sweep, priority, recipe=recipe
     )
 
 

@@ -8,7 +8,7 @@ from runner import config
 from runner.config import Config
 from runner.errors import InputError
 from runner.grid import Choices, Grid, Sweep
-from runner.header import CpuResource
+from runner.header import ResourceKeys
 
 HEAD = "template:\n  train: run {lr}\n  test: eval {_output}\n"
 GRID = "---\nlr: [0.1, 0.01]\n"
@@ -45,7 +45,7 @@ compile: [true, false]
     assert list(loaded.templates) == ["train", "test"]
     assert loaded.templates["train"].names == {"lr", "compile", "_output"}
     assert loaded.settings.default == {"lr": 0.01, "split": "test", "compile": False, "seed": 0, "note": None}
-    assert loaded.resource == CpuResource(cpu=3)
+    assert loaded.resource == ResourceKeys(cpu=3)
     assert loaded.sweeps == [
         Sweep(Grid((Choices("lr", [0.001, 0.01]), Choices("seed", [1]))), title="first"),
         Sweep(Grid((Choices("compile", [True, False]),)), title="second", stages=("test",)),
@@ -62,7 +62,11 @@ compile: [true, false]
         ("resource: [0, 1]\n", ["0", "1"]),
         ("resource: ['0,1', '2,3']\n", ["0,1", "2,3"]),
         ("resource: [0, 0, GPU-8a6f]\n", ["0", "0", "GPU-8a6f"]),
-        ("resource: {cpu: 1}\n", CpuResource(cpu=1)),
+        ("resource: {cpu: 1}\n", ResourceKeys(cpu=1)),
+        (
+            "resource: {min_free_vram: 20GiB, name: A100, max_util: 10%}\n",
+            ResourceKeys(min_free_vram="20GiB", name="A100", max_util=10),  # type: ignore[arg-type]
+        ),
     ],
 )
 def test_every_form_of_resource_is_read(tmp_path: Path, text: str, resource: object) -> None:
@@ -103,9 +107,12 @@ def test_warnings_of_all_documents_are_kept(tmp_path: Path) -> None:
 
 
 ONE_SCALAR = "allowed: one string, number, boolean or null."
-RESOURCES = "allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], or {cpu: 4}."
+RESOURCES = (
+    "allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], {cpu: 4}, "
+    "or conditions such as {name: A100, min_free_vram: 20GiB}."
+)
 ONE_GPU = 'must be a GPU index (0) or several for one trial ("0,1").'
-STAGE_KEYS = "cwd, env, gpus, grace, keep, retry, stagger, stall, timeout"
+STAGE_KEYS = "cpus, cwd, env, gpus, grace, keep, on_oom, per_gpu, retry, stagger, stall, timeout, vram_by"
 STAGE = "allowed: a string, or a mapping with `cmd`."
 LETTERS = "allowed: up to 64 letters, digits, - and _."
 
@@ -146,7 +153,11 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
             ", line 3, template.a.gpu",
             f"Did you mean 'gpus'? Allowed: cmd, {STAGE_KEYS}.",
         ),
-        (HEAD + "resource: {cpus: 4}\n" + GRID, ", line 4, resource.cpus", "Did you mean 'cpu'? Allowed: cpu."),
+        (
+            HEAD + "resource: {cpus: 4}\n" + GRID,
+            ", line 4, resource.cpus",
+            "Did you mean 'cpu'? Allowed: cpu, max_util, min_free_vram, name.",
+        ),
         # template
         ("template:\n" + GRID, ", line 1, template", "should be a mapping."),
         ("template: [a]\n" + GRID, ", line 1, template", "['a'] is not allowed: input should be a mapping."),

@@ -9,7 +9,7 @@ import pytest
 from runner.appendfile import append_line
 from runner.endings import QUICK_S, QUICK_SAVES, Ending, Running, again_at, exceeded, judge
 from runner.executors.base import Ended
-from runner.model import Job, JobState, Outcome
+from runner.model import Job, JobState, Outcome, Slot
 from runner.options import Retry, StageOptions
 from runner.recovery import exit_record
 from tests.runner.standins import planned
@@ -28,7 +28,7 @@ def running(output: Path, options: StageOptions | None = None, ending: Ending | 
     log = directory / "log.train.1"
     log.touch()
     given = options or StageOptions()
-    return Running(Job(trial, "train"), 1, 1, "cpu 0", 0.0, 100.0, str(log), given, ending)
+    return Running(Job(trial, "train"), 1, 1, Slot("cpu 0"), 0.0, 100.0, str(log), given, ending=ending)
 
 
 @pytest.mark.parametrize(

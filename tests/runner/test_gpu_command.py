@@ -12,7 +12,8 @@ import pynvml
 import pytest
 
 from runner.gpus.leases import LeaseStore
-from runner.gpus.visible import visible_indices
+from runner.options import StageOptions
+from runner.resources import places
 from tests.fakenvml.driver import FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
@@ -109,20 +110,22 @@ def test_the_command_needs_no_params_file_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [(None, ["0", "2", MIG_UUID]), ("2", ["2"]), ("2,0", ["2", "0"]), ("", []), ("9", [])]
+    ("limit", "origin"),
+    [(None, "3 GPUs"), ("2", "1 GPU"), ("2,0", "2 GPUs"), ("", "no GPU (CUDA_VISIBLE_DEVICES=)"), ("9", "no GPU (")],
 )
 def test_auto_is_every_gpu_and_instance_that_is_allowed(
-    fake_nvml: Callable[..., FakeNvml], monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: list[str]
+    fake_nvml: Callable[..., FakeNvml], monkeypatch: pytest.MonkeyPatch, limit: str | None, origin: str
 ) -> None:
     fake_nvml(FakeGpu(0), FakeGpu(1, mig_mode=1, instances=[(0, MIG_UUID, 9_984)]), FakeGpu(2))
     if limit is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", limit)
-    assert sorted(visible_indices()) == sorted(expected)
+    assert places("auto", [StageOptions()]).origin.startswith(origin)
 
 
-def test_auto_is_nothing_without_a_driver(fake_nvml: Callable[..., FakeNvml], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_cores_without_a_driver(fake_nvml: Callable[..., FakeNvml], monkeypatch: pytest.MonkeyPatch) -> None:
     fake = fake_nvml(FakeGpu(0))
     fake.init_error = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
     fake.show()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert visible_indices() == []
+    found = places("auto", [StageOptions()])
+    assert (found.gpus, found.origin.partition(";")[0]) == (None, "no GPU")

@@ -33,12 +33,17 @@ template:
     stagger: 10
     env: {OMP_NUM_THREADS: 4, DEBUG: true, NAME: a b}
     cwd: sub dir
-    gpus: 0
+    gpus: 2
+    per_gpu: auto
+    vram_by: [lr]
+    cpus: 3
+    on_oom: {lr: "{lr} / 2"}
     keep: {"*.pt": 2}
   test: eval
 order: breadth
 fail_fast: 3
 notify: {cmd: "echo done", on: [paused]}
+default: {lr: 0.5}
 """
         + GRID,
     )
@@ -50,7 +55,11 @@ notify: {cmd: "echo done", on: [paused]}
         stagger_s=10.0,
         env={"OMP_NUM_THREADS": "4", "DEBUG": "True", "NAME": "a b"},
         cwd="sub dir",
-        gpus=0,
+        gpus=2,
+        per_gpu=None,
+        vram_by=("lr",),
+        cpus=3,
+        on_oom={"lr": "{lr} / 2"},
         keep={"*.pt": 2},
     )
     assert loaded.options["test"] == StageOptions(grace_s=GRACE_S)
@@ -81,7 +90,7 @@ def test_without_options_a_stage_has_the_defaults(tmp_path: Path) -> None:
 
 
 DURATION = "is no duration; allowed: a number of seconds, or a text such as 30s, 20m, 1.5h, 2d."
-STAGE = "cmd, cwd, env, gpus, grace, keep, retry, stagger, stall, timeout."
+STAGE = "cmd, cpus, cwd, env, gpus, grace, keep, on_oom, per_gpu, retry, stagger, stall, timeout, vram_by."
 
 
 @pytest.mark.parametrize(
@@ -98,8 +107,15 @@ STAGE = "cmd, cwd, env, gpus, grace, keep, retry, stagger, stall, timeout."
         ("retry: {delay: x}", "retry.delay", f"'x' {DURATION}"),
         ("retry: {on: [stal]}", "retry.on.0", "'stal' is no cause. Did you mean 'stall'? Allowed: oom, host-oom, "),
         ("retry: {when: 1}", "retry.when", "unknown key. Allowed: delay, on, times."),
-        ("gpus: 1", "gpus", "1 is not allowed: input should be 0."),
-        ("gpus: none", "gpus", "'none' is not allowed: input should be 0."),
+        ("gpus: -1", "gpus", "-1 is not allowed: input should be greater than or equal to 0."),
+        ("gpus: none", "gpus", "'none' is not allowed: input should be a whole number."),
+        ("per_gpu: 0", "per_gpu", "0 is not allowed: allowed are a whole number above 0 and auto."),
+        ("per_gpu: many", "per_gpu", "'many' is not allowed: allowed are a whole number above 0 and auto."),
+        ("cpus: 0", "cpus", "0 is not allowed: input should be greater than 0."),
+        ("vram_by: size", "vram_by", "'size' is not allowed: input should be a valid list."),
+        ("vram_by: [_size]", "vram_by.0", "'_size' is no parameter name."),
+        ("on_oom: {batch: 'import os'}", "on_oom.batch", "'import os' is no plain arithmetic; allowed: numbers, "),
+        ("on_oom: {batch: '{batch}/2'}", "on_oom.batch", "no default for `batch`; add it to `default`."),
         ("env: [A]", "env", "['A'] is not allowed: input should be a mapping."),
         ("env: {A: [1]}", "env.A", "[1] is a list;"),
         ("env: {A-B: 1}", "env.A-B", "'A-B' is no name of a variable."),

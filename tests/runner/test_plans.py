@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner import plans
-from runner.model import PlannedTrial, Recipe
+from runner.devices import Limit
+from runner.gpuwish import GpuWish
+from runner.model import Fallback, PlannedTrial, Recipe
 from runner.options import Retry, StageOptions
-from runner.plans import DamagedPlanError, Plan, Secrets
+from runner.plans import VERSION, DamagedPlanError, Plan, Secrets
 from tests.runner.standins import header, planned, slots, write_plan
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def write(output: Path, plan_id: str = "p1", count: int = 2) -> Plan:
     sweep=TEXT,
     priority=st.integers(-(2**63), 2**63),
     needs_config=st.booleans(),
+    kinds=st.none() | st.dictionaries(TEXT, TEXT, min_size=1),
+    lower=st.lists(st.tuples(st.dictionaries(TEXT, st.integers()), TEXT)),
 )
 def test_any_trial_comes_back_as_it_was_planned(
     tmp_path: Path,
@@ -51,16 +55,20 @@ def test_any_trial_comes_back_as_it_was_planned(
     sweep: str,
     priority: int,
     needs_config: bool,
+    kinds: Mapping[str, str] | None,
+    lower: list[tuple[dict[str, int], str]],
 ) -> None:
-    recipe = Recipe(dict(params), commands, needs_config)
+    fallbacks = {stage: [Fallback(dict(changed), command) for changed, command in lower] for stage in commands}
+    recipe = Recipe(dict(params), commands, needs_config, fallbacks)
     directory = f"{tmp_path}/{name}"
-    trial = PlannedTrial(0, "a" * 64, name, directory, directory, tuple(commands), sweep, priority, recipe)
+    trial = PlannedTrial(0, "a" * 64, name, directory, directory, tuple(commands), sweep, priority, kinds, recipe)
     plan = write_plan(tmp_path, header("p1", dict.fromkeys(commands, StageOptions())), [trial])
     (read,) = plan.trials
-    for field in ("index", "trial_id", "name", "output", "directory", "stages", "sweep", "priority"):
+    for field in ("index", "trial_id", "name", "output", "directory", "stages", "sweep", "priority", "kinds"):
         assert getattr(read, field) == getattr(trial, field)
     found = plan.recipe(read)
     plan.close()
+    assert found.fallbacks == fallbacks
     assert (dict(found.commands), found.needs_config) == (dict(commands), needs_config)
     # By what is written: 1, 1.0 and True are three values, and nan is one.
     assert {key: repr(value) for key, value in found.params.items()} == {
@@ -72,6 +80,7 @@ def test_the_header_comes_back(tmp_path: Path) -> None:
     head = replace(
         header("p1", OPTIONS, is_full=False, is_forced=True, prunes=True, is_breadth_first=True, fail_fast=3),
         slots=slots(1, gpus=2),
+        gpus=GpuWish(("0,1", "2"), 20_480, "A100", 5, Limit("0,1,2", "CUDA_VISIBLE_DEVICES=0,1,2")),
     )
     plan = write_plan(tmp_path, head, [])
     assert plan.header == head
@@ -157,7 +166,7 @@ def test_a_plan_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     plan = write(tmp_path)
     plan.close()
     first, rest = plan.path.read_bytes().split(b"\n", 1)
-    newer = json.dumps(json.loads(first) | {"version": 2}).encode()
+    newer = json.dumps(json.loads(first) | {"version": VERSION + 1}).encode()
     plan.path.write_bytes(newer + b"\n" + rest)
     with pytest.raises(DamagedPlanError):
         Plan(tmp_path, "p1")

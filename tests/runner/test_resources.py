@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 
 from runner import resources
-from runner.gpus import visible
-from runner.header import CpuResource
+from runner.devices import Device, Limit, Snapshot
+from runner.errors import InputError
+from runner.gpus import nvml
+from runner.gpuwish import GpuWish
+from runner.header import ResourceKeys
 from runner.model import Slot
+from runner.options import StageOptions
+from runner.resources import Places
 
 
 def files(root: Path, contents: dict[str, str]) -> None:
@@ -21,7 +26,7 @@ def files(root: Path, contents: dict[str, str]) -> None:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A machine without GPUs, with 8 cores and no quota; a test changes what it is about."""
-    monkeypatch.setattr(visible, "visible_indices", list)
+    monkeypatch.setattr(nvml, "one_look", lambda: Snapshot(0.0, no_driver="no NVIDIA driver: none"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
     monkeypatch.setattr(resources, "_cgroup_quota", lambda: None)
     return monkeypatch
@@ -94,31 +99,91 @@ def test_an_affinity_limits_the_cores(machine: pytest.MonkeyPatch) -> None:
     assert resources.usable_cores() == 3
 
 
-# --- slots ---
+# --- places ---
+
+NO_OPTIONS = [StageOptions()]
+
+
+def gpu(index: int, name: str = "NVIDIA A100") -> Device:
+    return Device(f"GPU-{index:08d}", str(index), name, total_mib=40_000, used_mib=0, free_mib=40_000)
+
+
+@pytest.fixture
+def four_gpus(machine: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with four GPUs, the last of another kind."""
+    devices = (*map(gpu, range(3)), gpu(3, "NVIDIA T4"))
+    machine.setattr(nvml, "one_look", lambda: Snapshot(0.0, devices))
+    machine.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return machine
 
 
 def test_auto_without_a_gpu_is_one_slot_a_core(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(resources, "_cgroup_quota", lambda: 3.0)
-    slots, origin = resources.slots("auto")
-    assert slots == [Slot("cpu 0"), Slot("cpu 1"), Slot("cpu 2")]
-    assert origin == "no GPU; 3 CPU slots, one a core"
+    found = resources.places("auto", NO_OPTIONS)
+    assert found.slots == (Slot("cpu 0"), Slot("cpu 1"), Slot("cpu 2"))
+    assert (found.gpus, found.count, found.origin) == (None, 3, "no GPU; 3 CPU slots, one a core")
 
 
-def test_auto_with_gpus_is_one_slot_a_gpu(machine: pytest.MonkeyPatch) -> None:
-    machine.setattr(visible, "visible_indices", lambda: ["0", "3"])
-    slots, origin = resources.slots("auto")
-    assert slots == [Slot("gpu 0", "0"), Slot("gpu 3", "3")]
-    assert origin == "2 GPUs"
+def test_a_stage_of_several_cores_has_fewer_slots(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(resources, "_cgroup_quota", lambda: 5.0)
+    found = resources.places("auto", [StageOptions(cpus=2), StageOptions()])
+    assert (found.count, found.origin) == (2, "no GPU; 2 CPU slots, one for 2 cores")
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_auto_with_gpus_is_each_gpu() -> None:
+    found = resources.places("auto", NO_OPTIONS)
+    assert found == Places((), GpuWish(), "4 GPUs", 4)
+
+
+def test_what_the_shell_does_not_show_is_not_there(four_gpus: pytest.MonkeyPatch) -> None:
+    four_gpus.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = resources.places("auto", NO_OPTIONS)
+    limit = Limit("1", "CUDA_VISIBLE_DEVICES=1")
+    assert found == Places((), GpuWish(limit=limit), "1 GPU", 1)
+    with pytest.raises(InputError, match="no GPU 0 here; there are: 1"):
+        resources.places(["0"], NO_OPTIONS)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_conditions_are_asked_for() -> None:
+    wanted = ResourceKeys(name="a100", min_free_vram="20GiB", max_util="5%")  # type: ignore[arg-type]
+    found = resources.places(wanted, NO_OPTIONS)
+    assert found == Places((), GpuWish(None, 20_480, "a100", 5), "3 GPUs", 3)
+    with pytest.raises(InputError, match="no GPU is called 'H100' here; there are: NVIDIA A100, NVIDIA T4"):
+        resources.places(ResourceKeys(name="H100"), NO_OPTIONS)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_listed_gpus_are_taken_as_they_stand() -> None:
+    found = resources.places(["0,1", "2", "2"], [StageOptions(), StageOptions(gpus=0)])
+    assert found.gpus == GpuWish(("0,1", "2", "2"))
+    assert {slot.gpus for slot in found.slots} == {None}
+    with pytest.raises(InputError, match="no GPU 7 here; there are: 0, 1, 2, 3"):
+        resources.places(["0", "7"], NO_OPTIONS)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_more_gpus_than_there_are_is_an_error() -> None:
+    with pytest.raises(InputError, match="5 are asked for by a stage; resource gives 4"):
+        resources.places("auto", [StageOptions(gpus=5)])
+
+
+@pytest.mark.usefixtures("machine")
+def test_conditions_without_a_gpu_are_an_error() -> None:
+    with pytest.raises(InputError, match="there is none: no NVIDIA driver"):
+        resources.places(ResourceKeys(name="A100"), NO_OPTIONS)
 
 
 @pytest.mark.usefixtures("machine")
 def test_a_number_of_cpu_slots_is_taken_as_it_is() -> None:
-    slots, origin = resources.slots(CpuResource(cpu=20))
-    assert [slot.label for slot in slots] == [f"cpu {index}" for index in range(20)]
-    assert {slot.gpus for slot in slots} == {None}
-    assert origin == "20 CPU slots"
+    found = resources.places(ResourceKeys(cpu=20), NO_OPTIONS)
+    assert [slot.label for slot in found.slots] == [f"cpu {index}" for index in range(20)]
+    assert {slot.gpus for slot in found.slots} == {None}
+    assert found.origin == "20 CPU slots"
 
 
+@pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(
     ("items", "expected"),
     [
@@ -127,10 +192,24 @@ def test_a_number_of_cpu_slots_is_taken_as_it_is() -> None:
         (["0", "0", "1", "0"], [("gpu 0", "0"), ("gpu 0 #2", "0"), ("gpu 1", "1"), ("gpu 0 #3", "0")]),
     ],
 )
-def test_listed_gpus_are_slots_and_repeated_ones_are_numbered(
+def test_listed_gpus_without_a_driver_are_slots_that_nobody_checks(
     items: list[str], expected: list[tuple[str, str]]
 ) -> None:
-    slots, origin = resources.slots(items)
-    assert slots == [Slot(label, gpus) for label, gpus in expected]
-    assert len({slot.label for slot in slots}) == len(items)
-    assert origin == f"{len(items)} GPU slots"
+    found = resources.places(items, NO_OPTIONS)
+    assert found.slots == tuple(Slot(label, gpus) for label, gpus in expected)
+    assert found.origin == f"{len(items)} GPU slots, unchecked (no NVIDIA driver: none)"
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "cores"),
+    [(StageOptions(), 2, 4), (StageOptions(), 3, 2), (StageOptions(), 20, 1), (StageOptions(cpus=5), 3, 5)],
+)
+@pytest.mark.usefixtures("machine")
+def test_cores_are_shared_out_by_the_plan(options: StageOptions, count: int, cores: int) -> None:
+    assert resources.with_cores(options, resources.places(ResourceKeys(cpu=count), [options])).cpus == cores
+
+
+def test_attempts_that_share_a_gpu_share_its_cores(four_gpus: pytest.MonkeyPatch) -> None:
+    four_gpus.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
+    places = resources.places("auto", NO_OPTIONS)
+    assert [resources.with_cores(StageOptions(per_gpu=count), places).cpus for count in (1, 2, None)] == [8, 4, 2]

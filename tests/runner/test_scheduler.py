@@ -212,7 +212,7 @@ def test_trials_that_come_later_get_the_slots_that_are_free() -> None:
 
 def test_an_adopted_job_keeps_its_slot() -> None:
     made, trials = scheduler(2, pending("train", "test"), pending("train"), pending("train"))
-    made.adopt(trials[1], "train", "cpu 0")
+    made.adopt(trials[1], "train", Slot("cpu 0"))
     assert list(made.running()) == [Job(trials[1], "train")]
     assert made.states(trials[1]) == {"train": RUNNING}
     assert told(made.decide()) == [(0, "train", "cpu 1")]
@@ -222,7 +222,7 @@ def test_an_adopted_job_keeps_its_slot() -> None:
 
 def test_the_next_stage_of_an_adopted_trial_keeps_its_slot() -> None:
     made, trials = scheduler(2, {"train": COMPLETED, "avg": PENDING, "test": PENDING}, pending("train"))
-    made.adopt(trials[0], "avg", "cpu 1")
+    made.adopt(trials[0], "avg", Slot("cpu 1"))
     assert told(made.decide()) == [(1, "train", "cpu 0")]
     made.ended(Job(trials[0], "avg"), COMPLETED)
     assert told(made.decide()) == [(0, "test", "cpu 1")]
@@ -231,8 +231,8 @@ def test_the_next_stage_of_an_adopted_trial_keeps_its_slot() -> None:
 @pytest.mark.parametrize("label", ["gpu 7", "cpu 0"])
 def test_a_job_adopted_without_a_slot_takes_one_for_its_next_stage_only(label: str) -> None:
     made, trials = scheduler(1, pending("train"), pending("train", "test"), pending("train"))
-    made.adopt(trials[0], "train", "cpu 0")
-    made.adopt(trials[1], "train", label)  # another machine's slot, or one that is adopted already
+    made.adopt(trials[0], "train", Slot("cpu 0"))
+    made.adopt(trials[1], "train", Slot(label))  # another machine's slot, or one that is adopted already
     assert made.decide() == []
     assert made.ended(Job(trials[1], "train"), COMPLETED) == []
     assert made.decide() == []
@@ -244,14 +244,14 @@ def test_a_job_adopted_without_a_slot_takes_one_for_its_next_stage_only(label: s
 
 def test_an_adopted_job_that_fails_blocks_and_frees_its_slot() -> None:
     made, trials = scheduler(1, pending("train", "test"), pending("train"))
-    made.adopt(trials[0], "train", "cpu 0")
+    made.adopt(trials[0], "train", Slot("cpu 0"))
     assert made.ended(Job(trials[0], "train"), FAILED) == [Job(trials[0], "test")]
     assert told(made.decide()) == [(1, "train", "cpu 0")]
 
 
 def test_an_earlier_stage_that_is_due_runs_after_an_adopted_later_one_failed() -> None:
     made, trials = scheduler(1, pending("train", "test"))
-    made.adopt(trials[0], "test", "cpu 0")
+    made.adopt(trials[0], "test", Slot("cpu 0"))
     made.ended(Job(trials[0], "test"), FAILED)
     assert told(made.decide()) == [(0, "train", "cpu 0")]
 

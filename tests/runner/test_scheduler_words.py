@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runner.model import Job, JobState, Slot, Trial
-from runner.scheduler import Scheduler, Start, Terms
+from runner.model import Job, JobState, Slot, Terms, Trial
+from runner.scheduler import Scheduler, Start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -293,7 +293,7 @@ def test_the_next_stage_of_a_trial_waits_for_its_stagger_too() -> None:
 
 def test_a_stage_without_a_gpu_runs_on_a_cpu_slot() -> None:
     made = Scheduler([*gpus(1), *cpus(1)])
-    terms = {"test": Terms(needs_gpu=False)}
+    terms = {"test": Terms(gpus=0)}
     for index in range(2):
         made.add(trial(index), pending("train", "test"), terms)
     assert told(made.decide()) == ["0 train gpu 0"]
@@ -304,7 +304,7 @@ def test_a_stage_without_a_gpu_runs_on_a_cpu_slot() -> None:
 @pytest.mark.parametrize(("slots", "label"), [(cpus(1), "cpu 0"), (gpus(1), "gpu 0")])
 def test_where_there_is_one_kind_of_slot_everything_runs_on_it(slots: list[Slot], label: str) -> None:
     made = Scheduler(slots)
-    made.add(trial(0), pending("train", "test"), {"test": Terms(needs_gpu=False)})
+    made.add(trial(0), pending("train", "test"), {"test": Terms(gpus=0)})
     assert told(made.decide()) == [f"0 train {label}"]
     made.ended(Job(next(iter(made.trials())), "train"), COMPLETED)
     assert told(made.decide()) == [f"0 test {label}"]
@@ -338,7 +338,7 @@ def test_a_slot_that_comes_back_while_its_attempt_runs_is_not_free() -> None:
 def test_an_adopted_attempt_has_its_slot_also_when_that_comes_later() -> None:
     made = Scheduler(cpus(1))
     first, _, _ = queue(made, trial(0), trial(1), trial(2))
-    made.adopt(first, "train", "cpu 1")
+    made.adopt(first, "train", Slot("cpu 1"))
     assert told(made.decide()) == ["1 train cpu 0"]
     made.set_slots(cpus(2))
     assert made.decide() == []
@@ -413,7 +413,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.now >= self.not_before.get(job.trial.trial_id, 0.0)
             assert all(other.trial.trial_id != job.trial.trial_id for other in self.running)
             assert label.label not in self.running.values()
-            assert label in self.slots
+            assert (label.label, label.gpus) in [(slot.label, slot.gpus) for slot in self.slots]
             assert (job.trial.trial_id, job.stage) not in self.finished
             states = self.made.states(job.trial)
             earlier = list(states)[: list(states).index(job.stage)]
@@ -434,7 +434,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             for stage in STAGES
             if stage in stages
         }
-        self.made.add(item, states, {"b": Terms(needs_gpu)})
+        self.made.add(item, states, {"b": Terms(int(needs_gpu))})
         self.not_before.pop(item.trial_id, None)
         self.decide()
 

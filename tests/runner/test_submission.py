@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from runner.failfast import FailFast
-from runner.model import Slot
+from runner.model import Slot, Terms
 from runner.options import Retry, StageOptions
-from runner.scheduler import Terms
 from runner.submission import Difference, Origin, Origins, changed_names
 from tests.runner.standins import header, planned, write_plan
 
@@ -55,7 +54,7 @@ def test_an_attempts_environment_is_the_users_with_the_stages_on_top(tmp_path: P
 def test_an_origin_tells_the_scheduler_the_terms_of_its_stages(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, header("p1", OPTIONS), [])
     origin = Origins(plan).of(("train", "test"))
-    assert origin.terms == {"train": Terms(True, 0.0), "test": Terms(False, 5.0)}
+    assert origin.terms == {"train": Terms(1), "test": Terms(0, stagger_s=5.0)}
     assert origin.retries == {"train": Retry(1), "test": Retry()}
     assert origin.ask == "p1"
     plan.close()

@@ -11,12 +11,14 @@ from runner import template
 from runner.config import Config
 from runner.errors import InputError
 from runner.grid import Choices, Grid, Settings, Sweep
+from runner.memory import Memory
 from runner.options import StageOptions
 from runner.trials import Draft, Layout, complete, drafts, select
 from runner.values import Params, Value
 
 property_test = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+NO_MEMORY = Memory({}, Settings({}, {}))
 STAGES = ("train", "avg", "test")
 
 
@@ -177,7 +179,9 @@ def test_a_trial_is_complete_with_its_directory_and_its_shell_lines() -> None:
         Draft("id1", "Lr_1", {"lr": 1, "fast": True}, ("train", "test"), "curves", 2),
         Draft("id2", "Note_a b", {"lr": 2, "fast": None}, ("test",), "grid 2", 0),
     ]
-    first, second = complete(planned, parsed, Layout("my out", "20260101.000000"), lambda item: item.preferred_name)
+    first, second = complete(
+        planned, parsed, Layout("my out", "20260101.000000", NO_MEMORY), lambda item: item.preferred_name
+    )
     assert (first.index, first.trial_id, first.name, first.output) == (0, "id1", "Lr_1", "my out/Lr_1")
     assert first.params == {"lr": 1, "fast": True}
     assert dict(first.commands) == {
@@ -191,7 +195,10 @@ def test_a_trial_is_complete_with_its_directory_and_its_shell_lines() -> None:
 def test_the_directory_that_is_given_stands_in_the_commands() -> None:
     parsed = {"train": template.parse("run {_output} {_name}")}
     (trial,) = complete(
-        [Draft("id", "X_1", {}, ("train",), "grid 1", 0)], parsed, Layout("output", "t"), lambda item: "old name"
+        [Draft("id", "X_1", {}, ("train",), "grid 1", 0)],
+        parsed,
+        Layout("output", "t", NO_MEMORY),
+        lambda item: "old name",
     )
     assert (trial.name, trial.output, trial.commands["train"]) == (
         "old name",

@@ -1,0 +1,232 @@
+"""The GPUs of this machine as the daemon uses them: looked at, leased, and watched while attempts hold them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runner.appendfile import append_line, whole_lines
+from runner.devices import allowed
+from runner.eligibility import Patience, judge, remember
+from runner.gpus.leases import LeaseStore, claims
+from runner.gpus.nvml import Nvml
+from runner.gpus.sampler import Sampler, Usage, process_table
+from runner.gpuwish import cards
+from runner.packing import Sample, is_settling
+from runner.process import boot_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from fractions import Fraction
+    from pathlib import Path
+
+    from runner.devices import Snapshot
+    from runner.eligibility import Past, Verdict
+    from runner.gpus.leases import Lease
+    from runner.gpuwish import GpuWish
+    from runner.packing import Card
+
+LOOK_S = 0.5  # between two looks while something waits for a GPU
+IDLE_LOOK_S = 1.0  # and while attempts only run
+
+
+@dataclass
+class _Attempt:
+    """What is watched of an attempt; `expected_mib` is None where it does not learn."""
+
+    uuids: tuple[str, ...]
+    began_s: float
+    sampler: Sampler
+    expected_mib: int | None
+    lease: Lease | None
+    levels: Counter[int] = field(default_factory=Counter)  # how often it was one of so many on its fullest card
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at the machine showed: where something may start, and which attempts have lost their GPU."""
+
+    cards: list[Card]
+    lost: list[int]  # native ids
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of an attempt that is over."""
+
+    usage: Usage
+    level: int  # it was one of so many for most of its time
+    most: int  # and one of so many at most
+    card_mib: int | None  # the memory of its smallest card
+    cards_mib: list[int | None]  # that of all cards of the machine
+
+    @property
+    def peak_mib(self) -> int | None:
+        """What it needed at most on one card; None where nothing was seen."""
+        return max(self.usage.vram_mib.values(), default=0) or None
+
+
+@dataclass(frozen=True)
+class GpuPlace:
+    """A GPU as it is shown; `reason` says why nothing new may start there, and is empty where it may."""
+
+    label: str
+    name: str
+    used_mib: int | None
+    total_mib: int | None
+    reason: str
+
+
+class GpuDesk:
+    """Every call on NVML and every lease of one daemon."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """`say` hears what the driver turns out not to tell."""
+        self._say = say
+        self._wish: GpuWish | None = None
+        self._nvml = Nvml(boot_seconds)
+        self._leases = LeaseStore()
+        self._past: dict[str, Past] = {}
+        self._attempts: dict[int, _Attempt] = {}
+        self._snapshot: Snapshot | None = None
+        self._next_s = 0.0
+        self.verdicts: Mapping[str, Verdict] = {}  # by UUID, as of the last look
+
+    def ask(self, wish: GpuWish | None) -> None:
+        """The GPUs that are wanted from now on; None: none that have to be looked at."""
+        self._wish = wish
+        self._next_s = 0.0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is anything to look at."""
+        return self._wish is not None
+
+    def next_look(self, is_waiting: bool) -> float | None:
+        """When to look again, on the clock since boot; None: not before something starts."""
+        if self._wish is None or not (is_waiting or self._attempts):
+            return None
+        return self._next_s if is_waiting else self._next_s + IDLE_LOOK_S - LOOK_S
+
+    def look(self, now_s: float) -> Look:
+        """Looks at the machine."""
+        assert self._wish is not None
+        self._next_s = now_s + LOOK_S
+        snapshot = self._snapshot = self._nvml.snapshot()
+        for notice in self._nvml.take_notices():
+            self._say(notice)
+        held = claims(self._leases.held(), self._attempts)
+        conditions = self._wish.conditions()
+        self._past = remember(self._past, snapshot, held, conditions)
+        self.verdicts = judge(snapshot, self._past, held, conditions, self._wish.limit, Patience())
+        settling = self._sample(snapshot)
+        foreign = {uuid: [claim for claim in items if not claim.is_mine] for uuid, items in held.items()}
+        lost = [
+            native_id
+            for native_id, attempt in self._attempts.items()
+            if any((verdict := self.verdicts.get(uuid)) is not None and verdict.is_lost for uuid in attempt.uuids)
+        ]
+        return Look(cards(self._wish, snapshot, self.verdicts, foreign, settling), lost)
+
+    def lease(self, shares: Mapping[str, Fraction]) -> Lease | None:
+        """Leases shares of cards, or, where somebody was faster, none of them."""
+        lease = self._leases.take({uuid: share for card, share in shares.items() for uuid in card.split(",")})
+        if lease is None:
+            self._next_s = 0.0
+        return lease
+
+    def begin(
+        self, native_id: int, shares: Mapping[str, Fraction], expected_mib: int | None, lease: Lease | None
+    ) -> None:
+        """Watches an attempt from its start on, or, without a lease of ours, one that is adopted."""
+        if self._wish is None or self._snapshot is None:
+            return
+        if lease is not None:
+            lease.name_root(native_id)
+        uuids = tuple(uuid for card in shares for uuid in card.split(","))
+        sampler = Sampler(native_id, uuids, self._snapshot)
+        self._attempts[native_id] = _Attempt(uuids, boot_seconds(), sampler, expected_mib, lease)
+
+    def end(self, native_id: int) -> Seen | None:
+        """Gives back what an attempt held; returns what was seen of it."""
+        attempt = self._attempts.pop(native_id, None)
+        if attempt is None or self._snapshot is None:
+            return None
+        if attempt.lease is not None:
+            attempt.lease.release()
+        attempt.levels[1 + self._beside(attempt)] += 1
+        level = attempt.levels.most_common(1)[0][0]
+        sizes = {device.uuid: device.total_mib for device in self._snapshot.usable()}
+        own = [sizes.get(uuid) for uuid in attempt.uuids]
+        known = [size for size in own if size is not None]
+        smallest_mib = min(known) if known else None
+        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, list(sizes.values()))
+
+    def places(self) -> list[GpuPlace]:
+        """Every GPU that is meant, in the state of the last look."""
+        if self._wish is None or self._snapshot is None:
+            return []
+        conditions = self._wish.conditions()
+        shown = {device.uuid for device in allowed(self._wish.limit, self._snapshot.usable())}
+        return [
+            GpuPlace(f"gpu {device.index}", device.name, device.used_mib, device.total_mib, self._reason(device.uuid))
+            for device in self._snapshot.usable()
+            if conditions.means(device) and device.uuid in shown
+        ]
+
+    def _reason(self, uuid: str) -> str:
+        verdict = self.verdicts[uuid]
+        return "" if verdict.is_open else verdict.reason
+
+    def close(self) -> None:
+        """Gives the driver back; leases end with the attempts that hold them."""
+        self._nvml.close()
+
+    def _sample(self, snapshot: Snapshot) -> set[str]:
+        """Looks at what attempts use; returns the GPUs where the memory of one is still to appear."""
+        settling: set[str] = set()
+        table = process_table() if self._attempts else []
+        for attempt in self._attempts.values():
+            usage = attempt.sampler.sample(snapshot, table)
+            attempt.levels[1 + self._beside(attempt)] += 1
+            if attempt.expected_mib is None:
+                continue
+            for uuid in attempt.uuids:
+                if is_settling(snapshot.at_s - attempt.began_s, usage.vram_mib.get(uuid), attempt.expected_mib):
+                    settling.add(uuid)
+        return settling
+
+    def _beside(self, attempt: _Attempt) -> int:
+        """How many other attempts are on the card that it shares with most."""
+        others = [other.uuids for other in self._attempts.values() if other is not attempt]
+        return max((sum(uuid in uuids for uuids in others) for uuid in attempt.uuids), default=0)
+
+
+def sample_of(seen: Seen, was_oom: bool, seconds: float | None) -> Sample | None:
+    """What an attempt teaches; None where too little was seen. `seconds`: how long it took, when it came to its end."""
+    if seen.peak_mib is None or (seen.usage.is_whole_device and seen.level > 1):
+        return None
+    return Sample(seen.peak_mib, seen.level, was_oom, 1 / seconds if seconds else None)
+
+
+class SampleFile:
+    """The samples of earlier daemons: a cache, which may be deleted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Iterable[tuple[str, Sample]]:
+        """Each kind with a sample, in the order of their ends; what cannot be read is left out."""
+        for line in whole_lines(self._path):
+            try:
+                kind, peak_mib, level, was_oom, rate = json.loads(line)
+            except ValueError:  # of another version
+                continue
+            yield kind, Sample(peak_mib, level, was_oom, rate)
+
+    def add(self, kind: str, sample: Sample) -> None:
+        """Adds a sample."""
+        record = [kind, sample.peak_mib, sample.level, sample.was_oom, sample.rate]
+        append_line(self._path, json.dumps(record).encode() + b"\n")

@@ -1,0 +1,73 @@
+"""What attempts of each kind were seen to need, and what the next one asks for: decisions without I/O and a clock.
+
+A kind is a stage with the values of the parameters named in `vram_by`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from runner.packing import WHOLE, Demand, Estimate, Sample, after_oom, estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from runner.model import Job, Terms, Trial
+
+
+@dataclass(frozen=True)
+class _Again:
+    """How a job runs that was out of memory: alone, and on a card with more than this."""
+
+    min_total_mib: int = 0
+
+
+def kind_of(trial: Trial, stage: str) -> str:
+    """The kind of a job."""
+    return stage if trial.kinds is None else trial.kinds.get(stage, stage)
+
+
+class Learning:
+    """Samples of all kinds, and the jobs that were out of memory."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, list[Sample]] = {}
+        self._estimates: dict[str, Estimate | None] = {}
+        self._again: dict[tuple[str, str], _Again] = {}  # by the trial's key and the stage
+
+    def note(self, kind: str, sample: Sample) -> None:
+        """Takes in what an attempt showed."""
+        self._samples.setdefault(kind, []).append(sample)
+        self._estimates.pop(kind, None)
+
+    def need(self, kind: str) -> Estimate | None:
+        """What the next attempt of a kind needs; None: not known."""
+        if kind not in self._estimates:
+            self._estimates[kind] = estimate(self._samples.get(kind, ()))
+        return self._estimates[kind]
+
+    def demand(self, trial: Trial, stage: str, terms: Terms) -> Demand:
+        """What a job asks of the GPUs."""
+        gpus = max(1, terms.gpus)
+        again = self._again.get((trial.key, stage))
+        if again is not None:
+            return Demand(trial.key, gpus, WHOLE, min_total_mib=again.min_total_mib)
+        if terms.per_gpu is not None:
+            return Demand(trial.key, gpus, Fraction(1, terms.per_gpu))
+        return Demand(trial.key, gpus, None, self.need(kind_of(trial, stage)))
+
+    def was_oom(self, job: Job, level: int, card_mib: int | None, cards_mib: Collection[int | None]) -> bool:
+        """Takes in that a job was out of memory as one of `level` on a card; returns whether it runs again.
+
+        It does so alone where it was beside others, and on a larger card where it was alone and there is one.
+        """
+        runs_again, min_total_mib = after_oom(level == 1, card_mib, cards_mib)
+        if runs_again:
+            self._again[job.trial.key, job.stage] = _Again(min_total_mib)
+        return runs_again
+
+    def forget(self, job: Job) -> None:
+        """The job is over."""
+        self._again.pop((job.trial.key, job.stage), None)

@@ -1,0 +1,162 @@
+"""Where attempts run: CPU slots that are there or taken, and GPUs of which attempts hold shares."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from runner.model import Slot
+from runner.packing import Card, Running, place
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from runner.packing import Demand, Placement
+
+
+class CpuPool:
+    """Slots without GPUs; the first free one is taken first."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+        self._places: dict[str, int] = {}
+        self._free: list[tuple[int, str]] = []
+
+    def set_slots(self, slots: Sequence[Slot], taken: Collection[str]) -> None:
+        """The slots from now on, and the labels of those that an attempt has."""
+        self._slots = {slot.label: slot for slot in slots}
+        self._places = {label: index for index, label in enumerate(self._slots)}
+        self._free = [(index, label) for label, index in self._places.items() if label not in taken]
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, label: str) -> bool:
+        return label in self._slots
+
+    @property
+    def labels(self) -> Iterable[str]:
+        """All slots."""
+        return self._slots
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no slot is free."""
+        return not self._free
+
+    def take(self) -> Slot:
+        """The first free slot."""
+        return self._slots[heapq.heappop(self._free)[1]]
+
+    def adopt(self, label: str) -> None:
+        """Takes this slot, which is free, if it is there."""
+        if label in self._slots:
+            self._free.remove((self._places[label], label))
+            heapq.heapify(self._free)
+
+    def release(self, slot: Slot) -> None:
+        """Gives a slot back; one that is no more stays away."""
+        if slot.label in self._slots:
+            heapq.heappush(self._free, (self._places[slot.label], slot.label))
+
+
+@dataclass(frozen=True)
+class _Held:
+    slot: Slot
+    max_level: int | None = None
+
+
+class GpuPool:
+    """Cards as they were last seen, and the shares of them that our own attempts hold."""
+
+    def __init__(self) -> None:
+        self._cards: dict[str, Card] = {}  # what may be used now; `running` there is what others hold
+        self._held: dict[str, _Held] = {}  # by the label of the slot
+        self.exists = False  # whether there is any GPU that this run may use at some time
+
+    def set_cards(self, cards: Sequence[Card], exists: bool) -> None:
+        """The cards that may be used from now on; an attempt on another one keeps it to its end."""
+        self._cards = {card.uuid: card for card in cards}
+        self.exists = exists
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+    @property
+    def labels(self) -> list[str]:
+        """The cards that may be used now."""
+        return [f"gpu {card.label}" for card in self._cards.values()]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing is free on any card."""
+        return all(self._now(card).free <= 0 for card in self._cards.values())
+
+    def place(self, demands: Iterable[Demand]) -> list[tuple[Placement, Slot]]:
+        """What starts now, each with its slot; taken as done."""
+        wanted: dict[object, Demand] = {}
+
+        def noted() -> Iterable[Demand]:
+            for demand in demands:
+                wanted[demand.key] = demand
+                yield demand
+
+        placed = []
+        for placement in place(noted(), [self._now(card) for card in self._cards.values()]):
+            demand = wanted[placement.key]
+            slot = self._slot(placement)
+            max_level = demand.need.max_level if demand.share is None and demand.need else None
+            self._held[slot.label] = _Held(slot, max_level)
+            placed.append((placement, slot))
+        return placed
+
+    def keeps(self, slot: Slot, demand: Demand) -> bool:
+        """Whether what comes next wants just what this slot has, so that it goes on there."""
+        cards = [self._cards.get(uuid) for uuid in slot.shares]
+        return demand.gpus == len(cards) and all(
+            card is not None and not demand.is_refused(card) and demand.share_of(card) == slot.shares[card.uuid]
+            for card in cards
+        )
+
+    def adopt(self, slot: Slot) -> Slot:
+        """Takes what an attempt holds already; also of cards that may not be used any more."""
+        if slot.label in self._held:
+            slot = replace(slot, label=self._free_label(slot.label.partition(" #")[0]))
+        self._held[slot.label] = _Held(slot)
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Gives a slot back."""
+        self._held.pop(slot.label, None)
+
+    def _now(self, card: Card) -> Card:
+        own = tuple(
+            Running(held.slot.shares[card.uuid], held.max_level)
+            for held in self._held.values()
+            if card.uuid in held.slot.shares
+        )
+        return replace(card, running=(*card.running, *own)) if own else card
+
+    def _slot(self, placement: Placement) -> Slot:
+        order = list(self._cards)
+        cards = [self._cards[uuid] for uuid in sorted(placement.shares, key=order.index)]
+        shares = {card.uuid: placement.shares[card.uuid] for card in cards}
+        label = self._free_label(f"gpu {','.join(card.label for card in cards)}")
+        return Slot(label, ",".join(card.visible for card in cards), shares)
+
+    def _free_label(self, label: str) -> str:
+        number, found = 1, label
+        while found in self._held:
+            number += 1
+            found = f"{label} #{number}"
+        return found
+
+
+def fixed_cards(slots: Sequence[Slot]) -> list[Card]:
+    """GPUs that nobody can look at: each slot is one, and taken as a whole."""
+    return [
+        Card(slot.label, None, label=slot.label.removeprefix("gpu "), visible=slot.gpus)
+        for slot in slots
+        if slot.gpus is not None
+    ]

@@ -1,0 +1,208 @@
+"""`run` on GPUs: the fake driver library under the real pynvml, a real daemon, real programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pynvml
+import pytest
+
+from tests.fakenvml.driver import PROGRAM, FakeGpu, FakeNvml, uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Project
+
+USES = f"{sys.executable} {PROGRAM}"
+WAITS = "while ! test -e go; do sleep 0.02; done"
+
+
+@pytest.fixture
+def machine(fake_nvml: Callable[..., FakeNvml], project: Project) -> Callable[..., FakeNvml]:
+    """A machine with some GPUs for what is typed in the project."""
+
+    def make(*gpus: FakeGpu) -> FakeNvml:
+        fake = fake_nvml(*gpus)
+        project.environment |= fake.environment
+        return fake
+
+    return make
+
+
+def starts(project: Project) -> dict[str, dict[str, Any]]:
+    """The record of each trial's last start."""
+    return {name: project.attempts(name, "start")[-1] for name in project.trials()}
+
+
+def ends(project: Project, name: str) -> list[dict[str, Any]]:
+    return project.attempts(name, "end")
+
+
+def most_at_once(project: Project) -> int:
+    """How many programs were alive together at most, by the lines `begin` and `end` of the file `ledger`."""
+    count = most = 0
+    for line in (project.path / "ledger").read_text().split():
+        count += 1 if line == "begin" else -1
+        most = max(most, count)
+    return most
+
+
+def test_each_trial_has_a_gpu_of_its_own_and_a_strangers_is_left_alone(
+    machine: Callable[..., FakeNvml], project: Project
+) -> None:
+    fake = machine(FakeGpu(0), FakeGpu(1), FakeGpu(2))
+    project.write(f"template:\n  a: echo $CUDA_VISIBLE_DEVICES; {USES} 900@0.1 900@1.5\n---\nn: [0, 1, 2, 3]\n")
+    with fake.program(uuid(1), "9000"):
+        done = project.run()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "on 3 GPUs" in done.stdout
+    told = {name: project.log(name, "a").split()[0] for name in project.trials()}
+    assert set(told.values()) == {uuid(0), uuid(2)}
+    slots = {name: record["slot"] for name, record in starts(project).items()}
+    assert {slots[name]: told[name] for name in told} == {"gpu 0": uuid(0), "gpu 2": uuid(2)}
+    assert [ends(project, name)[0]["peak_vram_mib"] for name in ("N_0", "N_1")] == [900, 900]
+
+
+def test_a_stage_may_have_two_gpus_and_none(machine: Callable[..., FakeNvml], project: Project) -> None:
+    machine(FakeGpu(0), FakeGpu(1))
+    project.write(
+        "template:\n  a: {cmd: 'echo $CUDA_VISIBLE_DEVICES', gpus: 2}\n"
+        "  b: {cmd: 'echo ${CUDA_VISIBLE_DEVICES-none}', gpus: 0}\n---\nn: [0, 1]\n"
+    )
+    assert project.run().returncode == 0
+    for name in ("N_0", "N_1"):
+        assert project.log(name, "a").strip() == f"{uuid(0)},{uuid(1)}"
+        assert project.log(name, "b").strip() == "none"
+        first, second = project.attempts(name, "start")
+        assert (first["slot"], first["gpus"]) == ("gpu 0,1", {uuid(0): "1", uuid(1): "1"})
+        assert second["slot"].startswith("cpu ")
+
+
+def test_a_number_of_attempts_shares_a_gpu(machine: Callable[..., FakeNvml], project: Project) -> None:
+    machine(FakeGpu(0))
+    project.write(
+        f"template:\n  a: echo begin >> ledger; {USES} 900@0.4; echo end >> ledger\n"
+        "stage: {per_gpu: 3}\n---\nn: {_range: [0, 6]}\n"
+    )
+    assert project.run().returncode == 0
+    assert most_at_once(project) == 3
+    assert {record["slot"] for record in starts(project).values()} == {"gpu 0", "gpu 0 #2", "gpu 0 #3"}
+    assert {record["gpus"][uuid(0)] for record in starts(project).values()} == {"1/3"}
+
+
+def test_what_fits_together_is_learned_from_the_first(machine: Callable[..., FakeNvml], project: Project) -> None:
+    machine(FakeGpu(0))
+    project.write(
+        f"template:\n  a: echo begin >> ledger; {USES} 1000 5000@0.5 5000@1.5; echo end >> ledger\n"
+        "stage: {per_gpu: auto}\n---\nn: {_range: [0, 7]}\n"
+    )
+    done = project.run()
+    assert done.returncode == 0, done.stdout
+    lines = (project.path / "ledger").read_text().split()
+    assert lines[:2] == ["begin", "end"]  # the first one runs alone
+    assert most_at_once(project) == 4  # each needs 5,500 of 24,576 MiB with its margin
+    assert ends(project, "N_0")[0]["peak_vram_mib"] == 5000
+    # What was learned is there for the next run.
+    (project.path / "ledger").unlink()
+    assert project.run("-f").returncode == 0
+    assert (project.path / "ledger").read_text().split()[:2] == ["begin", "begin"]
+
+
+def test_out_of_memory_beside_others_is_not_the_trials_fault(
+    machine: Callable[..., FakeNvml], project: Project
+) -> None:
+    machine(FakeGpu(0))
+    project.write(
+        f"template:\n  a: {USES} 1000 {{mib}}@1 {{mib}}@1.2\n"
+        "stage: {per_gpu: auto}\n---\n_zip: {n: [0, 1, 2, 3], mib: [6000, 6000, 22000, 6000]}\n"
+    )
+    done = project.run()
+    assert done.returncode == 0, done.stdout
+    (large,) = [name for name in project.trials() if "22000" in name]
+    first, second = ends(project, large)
+    assert (first["state"], first["cause"], second["state"]) == ("interrupted", "oom", "finished")
+    assert project.attempts(large, "start")[-1]["gpus"] == {uuid(0): "1"}
+    assert second["peak_vram_mib"] == 22_000
+
+
+def test_out_of_memory_alone_is_a_failure_unless_the_user_knows_what_to_do(
+    machine: Callable[..., FakeNvml], project: Project
+) -> None:
+    machine(FakeGpu(0))
+    project.write(
+        f"template:\n  a: {USES} 500 {{batch}}000\n"
+        f"  b: {{cmd: '{USES} {{batch}}000', on_oom: {{batch: '{{batch}}/2'}}}}\n"
+        "default: {batch: 90}\n---\n_cmd: a\nn: 0\n---\n_cmd: b\nn: 1\n"
+    )
+    assert project.run().returncode == 1
+    (end,) = ends(project, "N_0")
+    assert (end["state"], end["cause"]) == ("failed", "oom")
+    attempts = project.attempts("N_1", "start")
+    assert [record.get("override") for record in attempts] == [None, {"batch": 45}, {"batch": 22}]
+    assert [record["state"] for record in ends(project, "N_1")] == ["interrupted", "interrupted", "finished"]
+    assert "batch: 90" in (project.output / "N_1" / "param").read_text()
+
+
+def test_a_lost_gpu_sends_its_attempt_elsewhere(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    fake = machine(FakeGpu(0), FakeGpu(1))
+    project.write(f"template:\n  a: {USES} 700; {WAITS}\n---\nn: 0\n")
+    run = project.start()
+    until(lambda: (project.output / "N_0" / "attempts").exists() and "700" not in project.log("N_0", "a"), dict)
+    until(lambda: "ready" in project.log("N_0", "a"), lambda: project.log("N_0", "a"))
+    fake.fail("*", uuid(0), pynvml.NVML_ERROR_GPU_IS_LOST)
+    until(lambda: len(project.attempts("N_0", "start")) == 2, lambda: project.attempts("N_0", "end"))
+    (project.path / "go").touch()
+    assert run.wait(30) == 0
+    first, second = project.attempts("N_0", "start")
+    assert (first["gpus"], second["gpus"]) == ({uuid(0): "1"}, {uuid(1): "1"})
+    assert [record["state"] for record in ends(project, "N_0")] == ["interrupted", "finished"]
+
+
+def test_two_daemons_never_have_the_same_gpu_and_a_killed_one_loses_none(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0))
+    project.write(
+        f"template:\n  a: echo begin >> ledger; {USES} 700@0.2; {WAITS}; echo end >> ledger\n---\nn: [0, 1]\n"
+    )
+    assert project.run("--detach", "-o", "output").returncode == 0
+    until(lambda: (project.path / "ledger").exists(), dict)
+    assert project.run("--detach", "-o", "other").returncode == 0
+    (daemon,) = [found for found in project.daemons() if found.cmdline()[-1].endswith("output")]
+    daemon.kill()
+    psutil.wait_procs([daemon])
+    # The attempt lives on, and with it its lease.
+    (other,) = project.daemons()
+    before = other.cpu_times()
+    until(lambda: sum(other.cpu_times()[:2]) > sum(before[:2]) + 0.01, dict)
+    assert (project.path / "ledger").read_text().split() == ["begin"]
+    assert project.run("--detach", "-o", "output").returncode == 0
+    (project.path / "go").touch()
+    for output in ("output", "other"):
+        assert project.run("wait", "-o", output).returncode == 0
+    assert most_at_once(project) == 1
+    assert len((project.path / "ledger").read_text().split()) == 8
+
+
+def test_listed_gpus_without_a_driver_are_taken_unchecked(project: Project, tmp_path: Path) -> None:
+    project.environment["LD_LIBRARY_PATH"] = os.fspath(tmp_path)
+    project.write("template:\n  a: echo $CUDA_VISIBLE_DEVICES\nresource: [3, 5]\n---\nn: [0, 1]\n")
+    done = project.run()
+    assert done.returncode == 0
+    assert "on 2 GPU slots, unchecked (no NVIDIA driver: libnvidia-ml.so.1 was not found)" in done.stdout
+    assert {project.log(name, "a").strip() for name in ("N_0", "N_1")} <= {"3", "5"}
+
+
+def test_a_gpu_that_is_not_there_is_one_clear_error(machine: Callable[..., FakeNvml], project: Project) -> None:
+    machine(FakeGpu(0))
+    project.write("template:\n  a: 'true'\nresource: [7]\n---\nn: 0\n")
+    done = project.run()
+    assert (done.returncode, done.stderr) == (2, "run: error: resource: no GPU 7 here; there are: 0.\n")
+    assert not project.output.exists()
