@@ -43,6 +43,7 @@ class Config:
     order: str
     fail_fast: int | None
     notify: NotifySpec | None
+    takes_snapshot: bool = False
 
     def orphans(self) -> list[str]:
         """Parameters of the sweeps and defaults that no template uses: they name directories only."""
@@ -88,6 +89,7 @@ def load(path: Path) -> Config:
         order=header.order,
         fail_fast=header.fail_fast,
         notify=header.notify,
+        takes_snapshot=header.snapshot,
     )
     for sweep, document in zip(config.sweeps, grids, strict=True):
         _check_placeholders(config, sweep, document, documents[0])

@@ -241,7 +241,7 @@ class Daemon:
         header, recipe = plan.header, plan.recipe(trial)
         states = self.scheduler.states(trial)
         due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
-        code = self._codes.state(plan.output, header.cwd)
+        code = header.code or self._codes.state(plan.output, header.cwd)
         fallback = self._ledger.page(trial).fallbacks.get(stage, 0)
         lower = recipe.fallbacks[stage][fallback - 1] if fallback else None
         tags = Tags(header.time, header.plan_id, origin.ask, code, None if lower is None else lower.params)

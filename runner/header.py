@@ -166,6 +166,7 @@ class Header(_Strict):
     order: Literal["depth", "breadth"] = "depth"
     fail_fast: PositiveInt | None = None
     notify: NotifySpec | None = None
+    snapshot: bool = False
 
     def options(self, stage: str) -> StageOptions:
         """The options of a stage: its own ones, then those of all stages."""

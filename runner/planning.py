@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.config import Config
     from runner.header import Resource
     from runner.model import PlannedTrial
+    from runner.snapshot import Source
     from runner.values import Params
 
 
@@ -36,6 +37,7 @@ class Request:
     journal_size: int
     open_plans: Sequence[str]  # whose trials may wait, without a directory yet
     options: argparse.Namespace
+    source: Source | None = None  # the code to be kept for these trials, with `snapshot: true`
     time: str = field(default_factory=lambda: time.strftime("%Y%m%d.%H%M%S"))
 
     @property
@@ -79,7 +81,7 @@ def read(options: argparse.Namespace) -> Request:
 
 def again(request: Request) -> Request:
     """The same request to an output directory that another `run` has changed since."""
-    return _placed(request.config, request.options)
+    return replace(_placed(request.config, request.options), source=request.source)
 
 
 def _placed(chosen: Config, options: argparse.Namespace) -> Request:

@@ -67,7 +67,7 @@ LAYERS = (
         "ledger",
         "codewatch",
     },
-    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus"},
+    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot"},
     {
         "header",
         "notify",
@@ -77,6 +77,7 @@ LAYERS = (
         "process",
         "strays",
         "provenance",
+        "checkout",
         "yamlfile",
         "appendfile",
         "lasting",
