@@ -255,6 +255,7 @@ class Commands:
             "failed": [_row(trial) for trial in scheduler.trials() if _BAD & set(scheduler.states(trial).values())],
             "paused": scheduler.paused,
             "is_stopping": scheduler.is_stopping,
+            "places": self._daemon.places(),
         }
         if request.get("trials"):
             answer["trials"] = [

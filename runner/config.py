@@ -44,6 +44,7 @@ class Config:
     order: str
     fail_fast: int | None
     notify: NotifySpec | None
+    takes_snapshot: bool = False
     gathers: Mapping[str, Gather] = field(default_factory=dict)
     is_part: bool = False  # only some sweeps or stages were asked for: no gather runs
 
@@ -98,6 +99,7 @@ def load(path: Path, text: str | None = None) -> Config:
         order=header.order,
         fail_fast=header.fail_fast,
         notify=header.notify,
+        takes_snapshot=header.snapshot,
         gathers=gatherfile.read(header, documents[0], sweeps, settings, templates),
     )
     searchfile.check(grids, sweeps, templates)

@@ -24,6 +24,7 @@ from runner.intake import Intake
 from runner.keep import remove_files
 from runner.ledger import Ledger, OutputGoneError, Tags
 from runner.model import BLOCKING, Job, JobState, Outcome, Slot
+from runner.places import Places
 from runner.process import boot_seconds, started_at
 from runner.scheduler import Scheduler
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from runner.executors.base import Ended, Executor
     from runner.gpus.leases import Lease
     from runner.model import Trial
+    from runner.places import Place
     from runner.plans import Plan
     from runner.records import Record
     from runner.scheduler import Start
@@ -63,6 +65,7 @@ class Daemon:
         self._ledger = Ledger()
         self.intake = Intake(self.scheduler, self._ledger, executor, tell, self._adopt)
         self._gpus = GpuWork(self.scheduler, say)
+        self._places = Places(self.scheduler, self._gpus)
         self._running: dict[int, Running] = {}
         self._fail_fast = FailFast()
         self._codes = CodeWatch()
@@ -141,6 +144,10 @@ class Daemon:
         """The attempts under way."""
         return self._running.values()
 
+    def places(self) -> list[Place]:
+        """Each place where attempts run, as it is shown."""
+        return self._places.shown(boot_seconds())
+
     # --- one step ---
 
     def step(self) -> float | None:
@@ -183,6 +190,7 @@ class Daemon:
         )  # fmt: skip
         self._running[adopted.native_id] = running
         self._gpus.begin(running, None)
+        self._places.start(running.slot, boot_seconds())
         self._tell(Event(Kind.ADOPT, job, running.started, adopted.slot, attempt=adopted.attempt, log=log))
 
     def _start(self, start: Start, now: float) -> None:
@@ -218,6 +226,7 @@ class Daemon:
             raise
         self._running[running.native_id] = running
         self._gpus.begin(running, lease)
+        self._places.start(running.slot, now)
         try:
             self._ledger.note_process(start.job, running.attempt, process)
         except OSError as error:  # its shell can be found without
@@ -233,7 +242,7 @@ class Daemon:
         header, recipe = plan.header, plan.recipe(trial)
         states = self.scheduler.states(trial)
         due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
-        code = self._codes.state(plan.output, header.cwd)
+        code = header.code or self._codes.state(plan.output, header.cwd)
         fallback = self._ledger.page(trial).fallbacks.get(stage, 0)
         lower = recipe.fallbacks[stage][fallback - 1] if fallback else None
         self.intake.pipeline.prepare(trial)
@@ -272,6 +281,7 @@ class Daemon:
     def _end(self, ended: Ended) -> None:
         item = self._running.pop(ended.native_id)
         now = boot_seconds()
+        self._places.end(item.slot, now)
         job = item.job
         outcome = self._gpus.end(item, judge(item, ended, now - item.began), self._fallbacks(item))
         page = self._ledger.page(job.trial)

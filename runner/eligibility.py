@@ -49,9 +49,9 @@ class Conditions:
     max_util: int = 10  # percent, as far as it is not ours
     max_used: Fraction = Fraction(1, 10)  # of the memory, by what is not ours
 
-    def admits(self, device: Device) -> bool:
-        """Whether it is one of those that are meant, whatever its state."""
-        return not _standing_reason(device, self)
+    def means(self, device: Device) -> bool:
+        """Whether it is one of those that are asked for, whatever its state."""
+        return not device.is_divided and not _unasked_reason(device, self)
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,10 @@ def _standing_reason(device: Device, conditions: Conditions) -> str:
         return f"cannot be read now: {device.fault}"
     if device.is_divided:
         return "divided into MIG instances, which are used instead"
+    return _unasked_reason(device, conditions)
+
+
+def _unasked_reason(device: Device, conditions: Conditions) -> str:
     if conditions.devices is not None and not any(matches(item, device) for item in conditions.devices):
         return f"not asked for: resource is {', '.join(conditions.devices)}"
     if conditions.name is not None and conditions.name.lower() not in device.name.lower():

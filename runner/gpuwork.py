@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.endings import Running
-    from runner.gpus.desk import Seen
+    from runner.gpus.desk import GpuPlace, Seen
     from runner.gpus.leases import Lease
     from runner.model import Outcome, Slot
     from runner.plans import Plan
@@ -106,6 +106,10 @@ class GpuWork:
             learning.forget(item.job)
             return outcome
         return replace(outcome, fallback=item.fallback)
+
+    def places(self) -> list[GpuPlace]:
+        """The GPUs that are meant, as they were last seen."""
+        return self._desk.places()
 
     def close(self) -> None:
         """Gives the driver back."""

@@ -34,12 +34,13 @@ def write(request: Request, trials: Sequence[PlannedTrial], places: Places) -> s
     config, options = request.config, request.options
     umask = os.umask(0o022)
     os.umask(umask)
+    kept = request.source.keep() if request.source else None
     narrowed = (options.title, options.command, options.sample, options.debug)
     header = PlanHeader(
         plan_id=plans.new_id(),
         time=request.time,
         file=str(config.path.resolve()),
-        cwd=os.getcwd(),  # noqa: PTH109
+        cwd=kept.directory if kept else os.getcwd(),  # noqa: PTH109
         umask=umask,
         is_full=not any(narrowed),
         is_forced=bool(options.force or options.debug),
@@ -51,6 +52,7 @@ def write(request: Request, trials: Sequence[PlannedTrial], places: Places) -> s
         slots=places.slots,
         gpus=places.gpus,
         source=_source(request) if any(sweep.search for sweep in config.sweeps) else None,
+        code=kept.code if kept else None,
     )
     notify = None if config.notify is None else config.notify.model_dump()
     plans.write(request.output, header, Secrets(dict(os.environ), notify), trials)

@@ -183,6 +183,7 @@ class Header(_Strict):
     fail_fast: PositiveInt | None = None
     notify: NotifySpec | None = None
     gather: dict[str, GatherSpec] = {}
+    snapshot: bool = False
 
     def options(self, stage: str) -> StageOptions:
         """The options of a stage or a gather: its own ones, then those of all stages."""

@@ -156,6 +156,12 @@ class Slot:
     gpus: str | None = None
     shares: Mapping[str, Fraction] = field(default_factory=dict)
 
+    @property
+    def places(self) -> list[str]:
+        """Each single place that it takes: `gpu 0` and `gpu 1` of `gpu 0,1 #2`."""
+        kind, _, rest = self.label.partition(" ")
+        return [f"{kind} {item}" for item in rest.partition(" #")[0].split(",")]
+
 
 @dataclass(frozen=True)
 class Terms:

@@ -43,6 +43,7 @@ class Overview:
     failed: list[TrialView] = field(default_factory=list)
     running: list[list[Any]] = field(default_factory=list)
     slots: list[str] = field(default_factory=list)
+    places: list[list[Any]] = field(default_factory=list)  # label, busy share, why idle, name, used and total MiB
     paused: list[str] | None = field(default_factory=list)
     is_stopping: bool = False
     searches: list[rounds.Standing] = field(default_factory=list)
@@ -99,6 +100,7 @@ def failures(trial: TrialView) -> list[Failure]:
 def _from_daemon(answer: Message, holder: Holder | None) -> Overview:
     result = Overview(holder, running=answer["running"], slots=answer["slots"], paused=answer["paused"])
     result.is_stopping = answer["is_stopping"]
+    result.places = answer["places"]
     for sweep, stage, state, count in answer["counts"]:
         result.add(sweep, stage, state, count)
     result.failed = [_view(row, {}) for row in answer["failed"]]

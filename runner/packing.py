@@ -6,6 +6,7 @@ Everything is counted for each card alone: an attempt never gets memory that lie
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
@@ -156,20 +157,28 @@ def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
     """What starts now, in the order of the queue.
 
     The first job that has to wait keeps the emptiest cards that could serve it, so that smaller ones behind it do not
-    hold it up for ever; these go on elsewhere.
+    hold it up for ever; these go on elsewhere. A GPU that does nothing is worth more than room for a large job, as long
+    as there is one for each that waits; after that, what shares goes where the least is left over.
     """
     state = [_State(card, card.free) for card in cards]
+    queue = iter(demands)
+    empty = sum(not card.running for card in cards)
+    first = list(itertools.islice(queue, empty + 1))
+    is_tight = len(first) > empty
     is_kept = False
     waiting: set[Hashable] = set()  # what waits lets its like wait too: the cards only get fuller
     placements = []
-    for demand in demands:
+    for demand in itertools.chain(first, queue):
         if all(one.is_kept or one.free <= 0 for one in state) and is_kept:
             break
         if demand.wish in waiting:
             continue
         able = [(one, demand.share_of(one.card)) for one in state if not demand.is_refused(one.card)]
-        able.sort(key=lambda pair: -pair[0].free)  # a GPU that does nothing is worth more than room for a large job
-        chosen = [(one, share) for one, share in able if one.fits(demand, share)][: demand.gpus]
+        able.sort(key=lambda pair: -pair[0].free)
+        fitting = [(one, share) for one, share in able if one.fits(demand, share)]
+        if is_tight and demand.share is None:
+            fitting.sort(key=lambda pair: pair[0].free)
+        chosen = fitting[: demand.gpus]
         if len(chosen) == demand.gpus:
             placements.append(Placement(demand.key, {one.card.uuid: share for one, share in chosen}))
             for one, share in chosen:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runner.config import Config
     from runner.header import Resource
     from runner.model import PlannedTrial
+    from runner.snapshot import Source
     from runner.trials import Draft
     from runner.values import Params
 
@@ -41,6 +42,7 @@ class Request:
     open_plans: Sequence[str]  # whose trials may wait, without a directory yet
     options: argparse.Namespace
     upto: int | None = None  # the round after which searches are decided anew
+    source: Source | None = None  # the code to be kept for these trials, with `snapshot: true`
     time: str = field(default_factory=lambda: time.strftime("%Y%m%d.%H%M%S"))
 
     @property
@@ -120,7 +122,7 @@ def read_round(file: str, text: str, options: argparse.Namespace, number: int) -
 
 def again(request: Request) -> Request:
     """The same request to an output directory that another `run` has changed since."""
-    return _placed(request.config, request.options)
+    return replace(_placed(request.config, request.options), source=request.source)
 
 
 def _placed(chosen: Config, options: argparse.Namespace) -> Request:

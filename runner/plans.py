@@ -59,6 +59,7 @@ class PlanHeader:
     fail_fast: int | None
     slots: tuple[Slot, ...]
     gpus: GpuWish | None = None  # GPUs that are looked at before they are taken; None: those of the slots
+    code: str | None = None  # the hash of the code in `cwd`, where that is a snapshot, which no longer changes
     begins_at: int = 0  # the number of its first trial, less one
     source: Mapping[str, Any] | None = None  # of a search: the file's text and the options of `run`
     begun_by: str = ""  # of a later round: the plan that a user asked for
@@ -160,12 +161,16 @@ class Plan:
         self.path = directory_of(output) / f"{plan_id}.jsonl"
         self._lines: dict[str, tuple[int, int]] = {}  # of each trial, where its line begins, and its checksum
         try:
-            self._descriptor = os.open(self.path, os.O_RDONLY)
             hidden = json.loads(self.path.with_suffix(".env").read_bytes())
+            self._descriptor = os.open(self.path, os.O_RDONLY)
         except (OSError, ValueError) as error:
             raise DamagedPlanError(f"{self.path}: {getattr(error, 'strerror', None) or error}.") from error
         self.secrets = Secrets(**hidden)
-        self.header, self.trials = self._read()
+        try:
+            self.header, self.trials = self._read()
+        except DamagedPlanError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Gives the file back."""
@@ -186,8 +191,10 @@ class Plan:
         return Recipe(params, dict(zip(stages, commands, strict=True)), needs_config, lower)
 
     def is_same(self, other: Plan, trial: Trial) -> bool:
-        """Whether another plan has the trial just as this one has it."""
-        return trial.key in other._lines and self._lines[trial.key][1] == other._lines[trial.key][1]
+        """Whether another plan has the trial just as this one has it, in the same place."""
+        if trial.key not in other._lines or self.header.cwd != other.header.cwd:
+            return False
+        return self._lines[trial.key][1] == other._lines[trial.key][1]
 
     def _read(self) -> tuple[PlanHeader, list[Trial]]:
         try:

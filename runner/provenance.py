@@ -24,7 +24,7 @@ from runner.trials import STATE_DIRECTORY
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_FILE_BYTES_MAX, _FILES_MAX, _CHANGES_BYTES_MAX = 1 << 20, 1000, 64 << 20
+FILE_BYTES_MAX, FILES_MAX, _CHANGES_BYTES_MAX = 1 << 20, 1000, 64 << 20
 _GIT_TIMEOUT_S = 30.0
 _PATHS = "import platform, sys; print(platform.python_version(), *sys.path, sep=chr(10))"
 
@@ -57,7 +57,11 @@ def record(output: Path, directory: Path) -> str:
 
     It takes some tens of milliseconds, more in a large repository: once for each plan is right.
     """
-    code, changes = collect(directory, output)
+    return keep(output, *collect(directory, output))
+
+
+def keep(output: Path, code: Code, changes: bytes) -> str:
+    """Writes down what `collect` found; returns the hash that stands for it."""
     text = json.dumps(asdict(code), indent=1, sort_keys=True)
     name = _hash(text.encode())
     kept = _directory(output)
@@ -162,7 +166,7 @@ def _changes(top: str, output: Path) -> tuple[bytes, tuple[str, ...]]:
         path = os.fsdecode(name)
         if not name or path == inside or path.startswith(f"{inside}/"):
             continue
-        is_kept = _size(Path(top) / path) <= _FILE_BYTES_MAX and len(new) < _FILES_MAX
+        is_kept = _size(Path(top) / path) <= FILE_BYTES_MAX and len(new) < FILES_MAX
         (new if is_kept else left_out).append(path)
     with tempfile.TemporaryDirectory(prefix="runner-index-") as temporary:
         index = str(Path(temporary) / "index")

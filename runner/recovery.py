@@ -154,6 +154,8 @@ def _states(
         is_own = last is not None and last.start.get("ask") == ask
         if state is JobState.COMPLETED and (is_own or stage not in forced):
             states[stage] = state
+        elif state is JobState.RUNNING:
+            states[stage] = JobState.PENDING  # until it is adopted, also behind one that failed
         elif is_blocked:
             states[stage] = JobState.BLOCKED
         elif is_own and state in BLOCKING and stage not in due:

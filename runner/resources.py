@@ -65,7 +65,7 @@ def places(resource: Resource, options: Collection[StageOptions]) -> Places:
         raise InputError(f"resource: no GPU {missing} here; there are: {there}.")
     if not devices and resource == "auto":
         return _one_a_core(f"no GPU ({limit.said})", options)
-    matching = [device for device in devices if wish.conditions().admits(device)]
+    matching = [device for device in devices if wish.conditions().means(device)]
     if not matching:
         names = ", ".join(sorted({device.name for device in devices}))
         raise InputError(f"resource: no GPU is called {wish.name!r} here; there are: {names}.")

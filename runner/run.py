@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from runner import client, closing, handover, logout, planning, preview, process, resources
+from runner import client, closing, handover, logout, planning, preview, process, resources, snapshot
 from runner.changes import Changes, some
 from runner.errors import SystemFaultError
 from runner.events import Kind
@@ -44,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         (preview.print_json if options.json else preview.print_commands)(request.trials(is_preview=True), sys.stdout)
         return EXIT_OK
+    if request.config.takes_snapshot and not options.debug:  # a debugger is for the code that is being edited
+        request = replace(request, source=snapshot.source(Path.cwd(), request.output))
     with lasting_output():
         process.bash()  # without it nothing may be written
         trials = handover.planned_trials(request)
@@ -145,7 +149,7 @@ _DIFFERENCE = {
     "due": "due again",
     "running": "running",
     "waiting": "waiting as before",
-    "changed": "waiting, now with another command",
+    "changed": "waiting, now with another command or other code",
     "finished": "finished",
     "dropped": "no longer asked for, taken out",
     "kept": "no longer asked for, but running (--prune ends them)",

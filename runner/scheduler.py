@@ -184,6 +184,11 @@ class Scheduler:
         return bool(self._gpu_queue)
 
     @property
+    def waits_for_cpu(self) -> bool:
+        """Whether something waits for a CPU slot."""
+        return bool(self._cpu_queue)
+
+    @property
     def is_stopping(self) -> bool:
         """Whether it was told that nothing more starts."""
         return self._is_stopping

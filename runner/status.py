@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         for item in view.searches:
             console.print(Text(printable(item.line())), soft_wrap=True)
         _print_running(console, view)
+        _print_places(console, view)
         _print_failures(console, view.failed)
     return EXIT_OK
 
@@ -68,6 +69,10 @@ def _as_json(view: Overview, names: Sequence[str]) -> dict[str, object]:
     return {
         "daemon": None if daemon is None else {"pid": daemon.pid, "host": daemon.host, "started": daemon.started},
         "paused": view.paused,
+        "places": [
+            dict(zip(("label", "busy", "why_idle", "name", "used_mib", "total_mib"), place, strict=True))
+            for place in view.places
+        ],
         "sweeps": [
             {"sweep": sweep, "stages": {stage: dict(counts) for stage, counts in stages.items()}}
             for sweep, stages in view.counts.items()
@@ -134,6 +139,28 @@ def _print_running(console: Console, view: Overview) -> None:
     for _, name, stage, slot, started, attempt in view.running:
         again = f" (attempt {attempt})" if attempt > 1 else ""
         table.add_row(slot, f"{stage}{again}", whole_duration(max(0.0, time.time() - started)), name)
+    console.print()
+    console.print(table)
+
+
+def _print_places(console: Console, view: Overview) -> None:
+    """The share of time in which each place was busy; alike ones in one line."""
+    if not view.places:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("place", no_wrap=True)
+    table.add_column("busy", justify="right")
+    table.add_column("now")
+    alike: dict[str, list[tuple[str, float]]] = {}
+    for label, busy, why, name, used_mib, total_mib in view.places:
+        if label.startswith("cpu"):
+            alike.setdefault(why, []).append((label, busy))
+        else:
+            memory = "" if used_mib is None else f"{used_mib / 1024:.1f} of {(total_mib or 0) / 1024:.1f} GiB"
+            table.add_row(label, f"{busy:.0%}", Text(", ".join(part for part in (name, memory, why) if part)))
+    for why, members in alike.items():
+        label = members[0][0] if len(members) == 1 else f"{len(members)} CPU slots"
+        table.add_row(label, f"{sum(busy for _, busy in members) / len(members):.0%}", why)
     console.print()
     console.print(table)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,14 +118,16 @@ class Project:
     def clean_up(self) -> None:
         """Kills whatever a test left."""
         for daemon in self.daemons():
-            daemon.kill()
+            with suppress(psutil.NoSuchProcess):  # it was about to leave
+                daemon.kill()
         for process in self.processes:
             process.kill()
             process.wait()
             if process.stdout:
                 process.stdout.close()
         for left in self.living():
-            left.kill()
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
 
 
 @pytest.fixture

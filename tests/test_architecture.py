@@ -37,6 +37,7 @@ PURE = (
     "gpuwish",
     "arithmetic",
     "memory",
+    "busy",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -54,7 +55,7 @@ IMPURE_LIBRARIES = {
 LAYERS = (
     {"cli"},
     {"run", "debug", "serve", "attach", "top", "control", "status", "logs", "check", "removal", "schema", "results"},
-    {"commands", "daemon", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
+    {"commands", "daemon", "places", "handover", "overview", "closing", "watch", "preview", "changes", "notices"},
     {"decide", "callnext", "nextrounds"},
     {
         "client",
@@ -67,11 +68,12 @@ LAYERS = (
         "resources",
         "endings",
         "gpuwork",
+        "places",
         "ledger",
         "codewatch",
     },
     {"rounds", "units"},
-    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus"},
+    {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot"},
     {
         "header",
         "notify",
@@ -84,13 +86,14 @@ LAYERS = (
         "process",
         "strays",
         "provenance",
+        "checkout",
         "yamlfile",
         "appendfile",
         "lasting",
     },
     {"daemonlog", "logtail", "logout", "triage", "keep"},
     {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
-    {"eligibility", "pools", "learning", "memory"},
+    {"eligibility", "pools", "learning", "memory", "busy"},
     {"gather", "waits"},
     {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )

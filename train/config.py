@@ -37,7 +37,12 @@ class Config(BaseModel):
     """The options that all tasks share."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        protected_namespaces=(),
+        defer_build=True,  # a run needs the checks of one task alone
     )
 
     out: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from train.config import Config
+from train.eager import eager
 from train.errors import TrainError, nearest
 
 Group = dict[str, Any]
@@ -29,8 +31,9 @@ class Optimizers:
         if config.optimizer == "muon" and not hidden:
             raise TrainError("optimizer is muon: the model has no matrix between two layers")
         others = "adamw" if hidden else config.optimizer
-        self.all = [make("muon", groups(hidden, config), config)] if hidden else []
-        self.all.append(make(others, groups(rest, config), config))
+        wanted = ([("muon", hidden)] if hidden else []) + [(others, rest)]
+        makes = [functools.partial(make, name, groups(of, config), config) for name, of in wanted]
+        self.all = [make_one() if config.compile else eager(make_one) for make_one in makes]
         self.groups = self._groups()
 
     def set_lr(self, lr: float) -> None:

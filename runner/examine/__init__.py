@@ -8,7 +8,8 @@ from runner.examine.metrics import final_metrics, final_values, read_metrics
 from runner.examine.readers import latest_log, read_param, read_stat
 from runner.examine.sources import log_metrics, read_jsonl, read_log, read_scalars
 from runner.examine.summary import plot_curves, results_table
-from runner.examine.wide import curves, wide_table
+from runner.examine.tidy import curves
+from runner.examine.wide import wide_table
 
 if TYPE_CHECKING:
     from runner.examine.drawing import draw_curves, draw_heatmap, draw_pareto, draw_sweep, pareto

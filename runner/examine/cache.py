@@ -12,7 +12,8 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +79,24 @@ def save(output: Path, entries: Mapping[str, Entry], read_at_ns: int) -> None:
     A cache that can't be written is done without.
     """
     global _latest
-    kept = {name: entry for name, entry in entries.items() if _newest(entry[0]) < read_at_ns - _TICK_NS}
+    kept = {name: entry for name, entry in entries.items() if is_settled(entry[0][1:], read_at_ns, entry[0][0])}
+    body = json.dumps(kept).encode()
+    with suppress(OSError):
+        _latest = replace(output / _FILE, [_head(body), b"\n", body]), kept
+
+
+def replace(path: Path, content: Iterable[bytes]) -> _Identity:
+    """Write a file as a whole, whoever else does so at the same time; return by what it is known again."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
-        body = json.dumps(kept).encode()
-        path = output / _FILE
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                file.writelines([_head(body), b"\n", body])
-            _latest = _identity(part), kept  # renaming changes none of these
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError:
-        return
+        with part.open("wb") as file:
+            file.writelines(content)
+        identity = _identity(part)  # renaming changes none of it
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return identity
 
 
 def is_plain(value: Any) -> bool:
@@ -109,9 +113,10 @@ def now_ns() -> int:
     return time.time_ns()
 
 
-def _newest(signature: Signature) -> int:
-    newest: int = max([signature[0], *signature[3::3]])
-    return newest
+def is_settled(files: Signature, read_at_ns: int, directory_ns: int = 0) -> bool:
+    """Return whether files, as a signature has them, would show by their times that they changed after being read."""
+    newest: int = max([directory_ns, *files[2::3]])
+    return newest < read_at_ns - _TICK_NS
 
 
 def _head(body: bytes) -> bytes:

@@ -5,6 +5,8 @@ import functools
 import operator
 import os
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -15,6 +17,8 @@ from runner.examine import paramfile
 RECORDS_DIRECTORY = ".runner"
 UNITS = ("gather.", "search.")
 """How the directories of gathers and of searches' decisions begin, which are no trials."""
+SHARED_DIRECTORY = f"{RECORDS_DIRECTORY}/trials"
+"""Where the records of trials lie that share one output directory, as `run --no-subdir` has it."""
 _TIME = r"[0-9]{8}\.[0-9]{6}"
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 _INTEGER = re.compile(r"([0-9]+)")
@@ -85,9 +89,46 @@ def trial_names(output: str | Path = "output", regex: str = ".*") -> list[str]:
     return sorted(names, key=natural_key)
 
 
+def shared_directories(output: str | Path) -> list[str]:
+    """Return the directories, relative to `output`, with the records of trials that have none of their own."""
+    try:
+        with os.scandir(Path(output) / SHARED_DIRECTORY) as entries:
+            return sorted(f"{SHARED_DIRECTORY}/{entry.name}" for entry in entries if entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def shared_name(directory: str | Path) -> str:
+    """Return the name that a trial without its own directory has in its `param`; its id where that can't be read."""
+    try:
+        return str(read_param(directory).get("_name", Path(directory).name))
+    except RecordError:
+        return Path(directory).name
+
+
+def labels(names: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of trials by their directories; one that several have ends with the beginning of the id."""
+    count = Counter(names.values())
+    return {
+        directory: name if count[name] == 1 else f"{name}-{Path(directory).name[:8]}"
+        for directory, name in names.items()
+    }
+
+
+def shared_trials(output: str | Path) -> dict[str, Path]:
+    """Return the trials that have no directories of their own: name → directory of the records, in natural order."""
+    names = labels({directory: shared_name(Path(output) / directory) for directory in shared_directories(output)})
+    found = {name: Path(output) / directory for directory, name in names.items()}
+    return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
+
+
 def match_output(output: str | Path = "output", regex: str = ".*") -> list[Path]:
-    """Return the directories in `output` whose name matches `regex` anywhere, in natural order."""
-    return [Path(output) / name for name in trial_names(output, regex)]
+    """Return the directories of the trials in `output` whose name matches `regex` anywhere, in natural order.
+
+    After them come those with the records of trials that share one output directory.
+    """
+    own = [Path(output) / name for name in trial_names(output, regex)]
+    return own + [path for name, path in shared_trials(output).items() if re.search(regex, name)]
 
 
 def time_key(path: Path) -> tuple[list[str | int], str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.examine import cache, facts
+from runner.examine import cache, facts, readers
 from runner.examine.metrics import METRICS_FILE, NOT_RESULTS, last_cells, read_evaluation, read_metrics
-from runner.examine.readers import trial_names
+from runner.examine.readers import SHARED_DIRECTORY, natural_key, shared_directories, shared_name, trial_names
 from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_scalars
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ _CHUNK = 256
 _WORTH_SAVING = 0.02
 
 
-def read_trials(output: str | Path = "output", regex: str = ".*", use_cache: bool = True) -> dict[str, Record]:
-    """Return what is on record of each trial whose directory's name matches `regex`, in natural order.
+def read_entries(output: str | Path = "output", regex: str = ".*", use_cache: bool = True) -> dict[str, cache.Entry]:
+    """Return what is on record of each trial whose name matches `regex` by its directory within `output`, in natural
+    order, with the signature of the files that say so.
 
     Directories without a `param` are no trials. What can't be read is said in the trial's `faults`.
     """
     output = Path(output)
-    with _many_objects():
-        names = trial_names(output, regex)
+    with many_objects():
+        names = [*trial_names(output, regex), *shared_directories(output)]
         started_ns = cache.now_ns()
         known = cache.load(output) if use_cache else {}
         found = {
@@ -45,12 +47,24 @@ def read_trials(output: str | Path = "output", regex: str = ".*", use_cache: boo
             plain = {name: entry for name, entry in fresh.items() if cache.is_plain(entry[1]["param"])}
             cache.save(output, {**known, **plain}, started_ns)
         found |= fresh
-        return {name: found[name][1] for name in names if name in found}
+        entries = {name: found[name] for name in names if name in found}
+        return _matching(entries, regex) if len(entries) and names[-1].startswith(SHARED_DIRECTORY) else entries
+
+
+def labels(entries: Mapping[str, cache.Entry]) -> dict[str, str]:
+    """Return the names of the trials by their directories: those of the directories, where each has its own."""
+    return readers.labels({name: record.get("name", name) for name, (_, record) in entries.items()})
+
+
+def _matching(entries: Mapping[str, cache.Entry], regex: str) -> dict[str, cache.Entry]:
+    """The entries in natural order, without those trials that have no directory of the name that is asked for."""
+    names = sorted(labels(entries).items(), key=lambda item: natural_key(item[1]))
+    return {directory: entries[directory] for directory, name in names if re.search(regex, name)}
 
 
 @contextmanager
-def _many_objects() -> Iterator[None]:
-    """What is read is kept: the garbage collector would look at all of it again and again."""
+def many_objects() -> Iterator[None]:
+    """Leave what is read to itself: it is kept, and the garbage collector would look at all of it again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -99,6 +113,8 @@ def _read_records(directory: str) -> tuple[cache.Signature, Record, bytes | None
         cache.sign(signature, name, os.stat(f"{directory}/{name}"))  # noqa: PTH116
     record = facts.describe(param or b"", stat, attempts)
     record |= {"metrics": {}, "values": {}}
+    if f"/{SHARED_DIRECTORY}/" in directory:
+        record["name"] = shared_name(directory)
     for name in evaluations:
         try:
             record["values"] |= read_evaluation(Path(directory) / name)

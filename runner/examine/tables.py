@@ -57,6 +57,23 @@ def varies(column: Sequence[Any]) -> bool:
     return len({identity(value) for value in set(column)} if kinds == {float} else set(map(identity, column))) > 1
 
 
+def typed(column: list[Any]) -> Any:
+    """Return a column that keeps what its values are: whole numbers and booleans stay so where a trial has none."""
+    import numpy as np
+    import pandas as pd
+
+    kinds = set(map(type, column))
+    if kinds == {int, type(None)}:
+        return pd.array(column, dtype="Int64")
+    if kinds == {bool, type(None)}:
+        return pd.array(column, dtype="boolean")
+    if kinds <= {int, float, type(None)} and kinds & {float}:
+        return np.array(column, dtype=float)  # None is NaN there
+    if kinds <= {int} or kinds <= {bool}:
+        return column
+    return pd.Series(column, dtype="object").array
+
+
 def print_rows(headers: Sequence[Any], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table as tab-separated lines; tabs and line ends within a value are written as \\t and \\n."""
     for row in [headers, *rows]:

@@ -1,16 +1,15 @@
-"""One row per trial with everything that is known of it, and all curves in one tidy frame."""
+"""One row per trial with everything that is known of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.examine.metrics import METRICS_FILE, read_metrics
-from runner.examine.scan import Record, read_trials
-from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_scalars
-from runner.examine.tables import parameter_names, varies
+from runner.examine.scan import Record, labels, many_objects, read_entries
+from runner.examine.tables import parameter_names, typed, varies
+from runner.examine.tidy import long_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +32,7 @@ def is_higher_better(metric: str, maximize: Collection[str] = ()) -> bool:
     return metric in maximize or _HIGHER_IS_BETTER.search(metric) is not None
 
 
+@many_objects()
 def wide_table(
     output: str | Path = "output",
     regex: str = ".*",
@@ -56,13 +56,14 @@ def wide_table(
         series: columns of metrics.csv of which each cell of the column `<name>_curve` holds the whole Series, by step.
         use_cache: read what did not change from `output/.runner/results.cache`, and keep it up to date.
     """
-    records = read_trials(output, regex, use_cache)
+    entries = read_entries(output, regex, use_cache)
+    records = {label: entries[name][1] for name, label in labels(entries).items()}
     _add_commits(Path(output), records.values())
     frame = _frame(records, maximize)
     if concise:
         frame = without_constants(frame)
     for name in series:
-        cells: Any = _series(Path(output), records, name)
+        cells: Any = _series(long_frame(Path(output), entries, [name], use_cache), name, len(entries))
         frame[f"{name}_curve"] = cells
     return frame
 
@@ -93,7 +94,7 @@ def _frame(records: Mapping[str, Record], maximize: Collection[str]) -> pd.DataF
     facts["faults"] = ["; ".join(faults) if faults else None for faults in facts["faults"]]
     named = [_add(columns, more, prefix) for more, prefix in ((metrics, "metric"), (steps, "metric"), (facts, "run"))]
     index = pd.Index(list(records), name="trial", dtype="object")
-    frame = pd.DataFrame({name: _typed(column) for name, column in columns.items()}, index=index, columns=list(columns))
+    frame = pd.DataFrame({name: typed(column) for name, column in columns.items()}, index=index, columns=list(columns))
     frame.attrs = {"parameters": parameters, "metrics": named[0], "facts": named[2]}
     return frame
 
@@ -105,13 +106,16 @@ def without_constants(frame: pd.DataFrame) -> pd.DataFrame:
     facts = frame.attrs["facts"]
     kept = []
     for name in frame.columns:
-        column = [None if value is pd.NA else value for value in frame[name].tolist()]
-        is_known = any(value is not None and value == value for value in column)
         if name in frame.attrs["metrics"] or (name in facts and name.endswith("state")):
             kept.append(name)
-        elif name in facts and name.removeprefix("run.") in _TROUBLE:
+            continue
+        column = frame[name].tolist()
+        if frame[name].hasnans:
+            column = [None if value is pd.NA else value for value in column]
+        is_known = any(value is not None and value == value for value in column)
+        if name in facts and name.removeprefix("run.") in _TROUBLE:
             kept += [name] if is_known else []
-        elif varies(column) and (is_known or name not in facts):
+        elif (is_known or name not in facts) and varies(column):
             kept.append(name)
     concise = frame[kept]
     concise.attrs = {kind: [name for name in names if name in kept] for kind, names in frame.attrs.items()}
@@ -135,14 +139,15 @@ def _metric_columns(
     metrics: dict[str, list[Any]] = {}
     steps: dict[str, list[Any]] = {}
     nothing = [None] * 6
+    of_rows = [record.get("metrics", {}) for record in rows]
     for name in names:
-        found = [record.get("metrics", {}).get(name, nothing) for record in rows]
-        best = 4 if is_higher_better(name, maximize) else 2
-        metrics[name] = [summary[0] for summary in found]
-        steps[f"{name}_step"] = _whole([summary[1] for summary in found])
-        if any(summary[2] is not None for summary in found):
-            metrics[f"{name}_best"] = [summary[best] for summary in found]
-            steps[f"{name}_best_step"] = _whole([summary[best + 1] for summary in found])
+        last, last_step, *extremes = zip(*[summaries.get(name, nothing) for summaries in of_rows], strict=True)
+        best, best_step = extremes[2:] if is_higher_better(name, maximize) else extremes[:2]
+        metrics[name] = list(last)
+        steps[f"{name}_step"] = _whole(last_step)
+        if any(value is not None for value in best):
+            metrics[f"{name}_best"] = list(best)
+            steps[f"{name}_best_step"] = _whole(best_step)
     for name in values:
         # Of two sources of one name the evaluation counts.
         before = metrics.get(name, [None] * len(rows))
@@ -150,136 +155,10 @@ def _metric_columns(
     return metrics, steps
 
 
-def _whole(steps: list[float | None]) -> list[Any]:
+def _whole(steps: Iterable[float | None]) -> list[Any]:
     return [step if step is None or step % 1 else int(step) for step in steps]
 
 
-def _typed(column: list[Any]) -> Any:
-    """A column that keeps what its values are: whole numbers and booleans stay so where a trial has none."""
-    import pandas as pd
-
-    kinds = {type(value) for value in column}
-    if kinds == {int, type(None)}:
-        return pd.array(column, dtype="Int64")
-    if kinds == {bool, type(None)}:
-        return pd.array(column, dtype="boolean")
-    if kinds <= {int, float, type(None)} and kinds & {float}:
-        return [float("nan") if value is None else float(value) for value in column]
-    if kinds <= {int} or kinds <= {bool}:
-        return column
-    return pd.Series(column, dtype="object").array
-
-
-def _series(output: Path, records: Mapping[str, Record], name: str) -> list[pd.Series[Any] | None]:
-    long = _long(output, list(records), [name])
+def _series(long: pd.DataFrame, name: str, count: int) -> list[pd.Series[Any] | None]:
     found = {code: part[name] for code, part in long.set_index("step").groupby("code")} if len(long) else {}
-    return [found.get(code) for code in range(len(records))]
-
-
-def curves(
-    output: str | Path = "output",
-    columns: Sequence[str] | None = None,
-    regex: str = ".*",
-    concise: bool = True,
-) -> pd.DataFrame:
-    """Return every logged step of every trial as one long frame: `trial`, the parameters, `step` and the columns.
-
-    The numbers come from metrics.csv, or else metrics.jsonl, or else TensorBoard's event files (with NaN where a tag
-    has no value at a step). Where a trial repeated steps after an interruption, the later ones count. Trials without
-    any have no rows; `wide_table` has them all.
-
-    Args:
-        columns: only these, such as `["loss"]`; rows in which all of them are empty are left out.
-        regex: only directories whose name it matches anywhere.
-        concise: without the parameters that are the same everywhere.
-    """
-    import pandas as pd
-
-    output = Path(output)
-    records = read_trials(output, regex)
-    trials = list(records)
-    params = [record["param"] for record in records.values()]
-    parameters = parameter_names(params, varying=concise)
-    frame = _long(output, trials, columns)
-    if frame.empty:
-        return pd.DataFrame(columns=["trial", *parameters, "step", *(columns or [])])
-    codes = frame.pop("code").to_numpy()
-    heads: dict[Any, Any] = {"trial": pd.Categorical.from_codes(codes, categories=pd.Index(trials, dtype="object"))}
-    for name in parameters:
-        heads[name] = pd.Series(_typed([records[trial]["param"].get(name) for trial in trials])).array.take(codes)
-    overlap = {name: f"metric.{name}" for name in frame.columns if name in heads}
-    return pd.concat([pd.DataFrame(heads), frame.rename(columns=overlap)], axis=1)
-
-
-_CHUNK = 256
-
-
-def _long(output: Path, trials: Sequence[str], columns: Sequence[str] | None) -> pd.DataFrame:
-    """Each trial's rows, with the trial's place as `code`, in the order of the trials."""
-    import pandas as pd
-
-    parts = [part for part in _parts(output, trials, columns) if len(part)]
-    if not parts:
-        return pd.DataFrame({"code": [], "step": []})
-    frame = pd.concat(parts, ignore_index=True)
-    if not frame["code"].is_monotonic_increasing:
-        frame = frame.sort_values("code", kind="stable", ignore_index=True)
-    return frame
-
-
-def _parts(output: Path, trials: Sequence[str], columns: Sequence[str] | None) -> Iterator[pd.DataFrame]:
-    import numpy as np
-    import pandas as pd
-
-    from runner.examine import batch
-
-    for start in range(0, len(trials), _CHUNK):
-        contents: dict[int, bytes] = {}
-        for code in range(start, min(start + _CHUNK, len(trials))):
-            try:
-                contents[code] = (output / trials[code] / METRICS_FILE).read_bytes()
-            except OSError:
-                contents[code] = b""
-        codes = np.array(list(contents))
-        blocks, rest = batch.parse(list(contents.values()))
-        for block in blocks:
-            part = pd.DataFrame(block.rows, columns=block.names)
-            if (part["step"] % 1 == 0).all():
-                part = part.astype({"step": "int64"})
-            counts = np.diff(block.starts, append=len(part))
-            yield _chosen(part, columns, np.repeat(codes[block.files], counts))
-        for place in rest:
-            frame = _slowly(output / trials[codes[place]])
-            if frame is not None:
-                yield _chosen(frame, columns, np.full(len(frame), codes[place]))
-
-
-def _slowly(directory: Path) -> pd.DataFrame | None:
-    try:
-        if (directory / METRICS_FILE).exists():
-            frame = read_metrics(directory)
-            return frame if "step" in frame else frame.rename_axis("step").reset_index()
-        if (directory / JSONL_FILE).exists():
-            return read_jsonl(directory / JSONL_FILE)
-        if any(is_event_file(file.name) for file in directory.iterdir()):
-            return _scalars_frame(directory)
-    except (OSError, ValueError):  # wide_table tells of it
-        return None
-    return None
-
-
-def _scalars_frame(directory: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    columns = {}
-    for tag, scalars in read_scalars(directory).items():
-        column = pd.Series(scalars.values, index=pd.Index(scalars.steps, name="step"))
-        columns[tag] = column[~column.index.duplicated(keep="last")]
-    return pd.DataFrame(columns).sort_index().reset_index() if columns else pd.DataFrame({"step": []})
-
-
-def _chosen(frame: pd.DataFrame, columns: Sequence[str] | None, codes: Any) -> pd.DataFrame:
-    chosen = [name for name in columns if name in frame] if columns is not None else frame.columns.drop("step").tolist()
-    part = frame[["step", *chosen]]
-    part.insert(0, "code", codes)
-    return part if columns is None else part[part[chosen].notna().any(axis=1)]
+    return [found.get(code) for code in range(count)]

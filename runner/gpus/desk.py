@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.appendfile import append_line, whole_lines
+from runner.devices import allowed
 from runner.eligibility import Patience, judge, remember
 from runner.gpus.leases import LeaseStore, claims
 from runner.gpus.nvml import Nvml
@@ -65,6 +66,17 @@ class Seen:
     def peak_mib(self) -> int | None:
         """What it needed at most on one card; None where nothing was seen."""
         return max(self.usage.vram_mib.values(), default=0) or None
+
+
+@dataclass(frozen=True)
+class GpuPlace:
+    """A GPU as it is shown; `reason` says why nothing new may start there, and is empty where it may."""
+
+    label: str
+    name: str
+    used_mib: int | None
+    total_mib: int | None
+    reason: str
 
 
 class GpuDesk:
@@ -151,6 +163,22 @@ class GpuDesk:
         known = [size for size in own if size is not None]
         smallest_mib = min(known) if known else None
         return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, list(sizes.values()))
+
+    def places(self) -> list[GpuPlace]:
+        """Every GPU that is meant, in the state of the last look."""
+        if self._wish is None or self._snapshot is None:
+            return []
+        conditions = self._wish.conditions()
+        shown = {device.uuid for device in allowed(self._wish.limit, self._snapshot.usable())}
+        return [
+            GpuPlace(f"gpu {device.index}", device.name, device.used_mib, device.total_mib, self._reason(device.uuid))
+            for device in self._snapshot.usable()
+            if conditions.means(device) and device.uuid in shown
+        ]
+
+    def _reason(self, uuid: str) -> str:
+        verdict = self.verdicts[uuid]
+        return "" if verdict.is_open else verdict.reason
 
     def close(self) -> None:
         """Gives the driver back; leases end with the attempts that hold them."""

@@ -52,12 +52,16 @@ def _fits(name: str, word: str) -> bool:
 
 def trial(name: str, directory: str) -> Path:
     """The directory of one trial."""
-    from runner.examine.readers import trial_names
+    from runner.examine.readers import shared_trials, trial_names
 
     path = output(directory) / name
-    if "/" in name or not (path / "param").is_file():
-        raise InputError(f"{name}: no such trial in {directory}.{did_you_mean(name, trial_names(directory))}")
-    return path
+    if "/" not in name and (path / "param").is_file():
+        return path
+    shared = shared_trials(directory)
+    if name not in shared:
+        known = [*trial_names(directory), *shared]
+        raise InputError(f"{name}: no such trial in {directory}.{did_you_mean(name, known)}")
+    return shared[name]
 
 
 def interval_kind() -> str | None:

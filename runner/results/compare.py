@@ -21,13 +21,14 @@ def run(options: argparse.Namespace) -> int:
     from runner.examine.wide import wide_table
 
     a, b = (chosen.trial(name, options.output) for name in (options.a, options.b))
-    frame = wide_table(options.output, concise=False).loc[[a.name, b.name]]
+    frame = wide_table(options.output, concise=False).loc[[options.a, options.b]]
     parameters = _differing(frame, frame.attrs["parameters"])
     _section("Parameters", parameters)
     _section("Metrics", _with_difference(_pairs(frame, [name for name in frame.columns if _is_metric(frame, name)])))
     _section("Records", _differing(frame, frame.attrs["facts"]))
     _print_difference("Commands", _commands(a), _commands(b), options.lines)
-    _print_difference("Code", _code(a, frame), _code(b, frame), options.lines)
+    output = Path(options.output)
+    _print_difference("Code", _code(a, output), _code(b, output), options.lines)
     for stage in frame.attrs.get("stages", _stages(a, b)):
         _print_difference(f"Log of {stage}", _log(a, stage), _log(b, stage), options.lines)
     return 0
@@ -83,12 +84,12 @@ def _commands(trial: Path) -> list[str]:
     return [f"{stage}: {line}".replace(trial.name, "{trial}") for stage, line in scripts.items()]
 
 
-def _code(trial: Path, frame: pd.DataFrame) -> list[str]:
+def _code(trial: Path, output: Path) -> list[str]:
     names = [attempt.start.get("code") for attempt in records.read_attempts(str(trial)).attempts]
-    code = provenance.load(trial.parent, str(names[-1])) if names and names[-1] else None
+    code = provenance.load(output, str(names[-1])) if names and names[-1] else None
     if code is None:
         return []
-    changes = provenance.changes_file(trial.parent, code)
+    changes = provenance.changes_file(output, code)
     has_changes = changes is not None and changes.is_file()
     difference = changes.read_text(errors="replace").splitlines() if changes is not None and has_changes else []
     return [f"commit {code.commit}", f"python {code.python}", *code.packages, *difference]

@@ -51,7 +51,7 @@ def _draw(options: argparse.Namespace, ax: Axes) -> None:
     elif options.x:
         drawing.draw_sweep(table, options.metric, options.x, options.by, ax=ax)
     else:
-        from runner.examine.wide import curves
+        from runner.examine.tidy import curves
 
         frame = curves(options.output)
         frame = frame[frame["trial"].isin(table.index)]

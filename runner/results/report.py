@@ -110,7 +110,8 @@ def _curves(full: pd.DataFrame, concise: pd.DataFrame, output: Path, metric: str
     import plotly.graph_objects as go
 
     from runner.examine.drawing import COLOURS
-    from runner.examine.wide import curves, is_higher_better
+    from runner.examine.tidy import curves
+    from runner.examine.wide import is_higher_better
 
     if metric is None:
         return ""
@@ -159,12 +160,15 @@ def _failures(frame: pd.DataFrame, output: Path) -> str:
     found = frame[frame[_state(frame)].isin(_FAILED)]
     if found.empty:
         return ""
+    from runner.examine.readers import shared_trials
+
     items = []
+    shared = shared_trials(output)
     for name, row in found.head(CURVES_MAX).iterrows():
         known = {fact: text.cell(row[fact]) for fact in ("stage", "cause", "exit_code") if fact in row}
         about = [f"{fact}: {value}" for fact, value in known.items() if value != text.MISSING]
         said = [str(row[fact]) for fact in ("line", "faults") if fact in row and isinstance(row[fact], str)]
-        tail = _tail(output / str(name), row.get("log"))
+        tail = _tail(shared.get(str(name), output / str(name)), row.get("log"))
         summary = html.escape(
             f"{name}: {row[_state(frame)]} ({', '.join(about)})" if about else f"{name}: {row[_state(frame)]}"
         )

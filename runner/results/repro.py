@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import provenance, records
+from runner import checkout, provenance, records
 from runner.errors import InputError, SystemFaultError
 from runner.examine.metrics import METRICS_FILE, read_metrics
 from runner.results import chosen
@@ -131,29 +131,10 @@ def _put_code(plan: _Plan) -> None:
     top = Path(plan.code.top or "")
     if not (top / ".git").exists():
         top = Path.cwd()  # another machine, or the repository has moved
-    # Shared: a commit that no branch has any more is still there, and the repository stays as it is.
-    _git(top, "clone", "--quiet", "--shared", "--no-checkout", str(top), str(plan.into))
-    _git(plan.into, "checkout", "--quiet", "--detach", str(plan.code.commit))
-    if plan.changes is not None:
-        _git(plan.into, "apply", "--binary", "--whitespace=nowarn", str(plan.changes.resolve()))
-    ignored = _git(top, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z").split("\0")
-    for name in [*ignored, *plan.code.left_out]:
-        _link(top / name.rstrip("/"), plan.into / name.rstrip("/"), plan)
-
-
-def _link(source: Path, target: Path, plan: _Plan) -> None:
-    """Data and environments that git doesn't keep are there again, but for results and compiled code."""
-    is_ours = source.resolve() in (plan.trial.parent, *plan.trial.parents) or source.name == "__pycache__"
-    if source == target or is_ours or not source.exists() or target.exists() or not target.parent.is_dir():
-        return
-    target.symlink_to(source.resolve())
-
-
-def _git(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemFaultError(f"git {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout
+    checkout.put(top, str(plan.code.commit), plan.changes, plan.into)
+    # The results themselves are made anew.
+    results = (plan.trial.parent, *plan.trial.parents)
+    checkout.link_rest(top, plan.into, plan.code.left_out, lambda source: source.resolve() not in results)
 
 
 def _run_stage(plan: _Plan, stage: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner import provenance
+from runner.examine import curves
 
 if TYPE_CHECKING:
     from tests.conftest import Project, Said
@@ -188,7 +189,8 @@ def test_tensorboard_sync(ran: Project, typed: Typed) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(ran: Project, typed: Typed, words: list[str], said: str) -> None:
-    typed("table")  # the cache
+    typed("table")  # the caches
+    curves(ran.output)
     before = files(ran.path)
     told = typed(*words)
     assert told.code == 2

@@ -134,13 +134,14 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (
             HEAD + "defaults: {a: 1}\n" + GRID,
             ", line 4, defaults",
-            "Did you mean 'default'? Allowed: alias, default, fail_fast, gather, notify, order, resource, stage, "
-            "template.",
+            "Did you mean 'default'? "
+            "Allowed: alias, default, fail_fast, gather, notify, order, resource, snapshot, stage, template.",
         ),
         (
             HEAD + "lr: [1]\n",
             ", line 4, lr",
-            "unknown key. Allowed: alias, default, fail_fast, gather, notify, order, resource, stage, template.",
+            "unknown key. Allowed: alias, default, fail_fast, gather, notify, order, resource, snapshot, stage, "
+            "template.",
         ),
         ("templates: {a: x}\n" + GRID, ", line 1, templates", "Did you mean 'template'?"),
         (

@@ -278,7 +278,7 @@ class DaemonMachine(RuleBasedStateMachine):
         """Between two steps; an attempt may end before the next daemon comes."""
         self.fault_in = None
         before, labels, paused = self.snapshot(), self.daemon.scheduler.labels(), self.daemon.scheduler.paused
-        running = {item.native_id: item.slot for item in self.daemon.running()}
+        running = {item.native_id: item.slot.label for item in self.daemon.running()}
         ends = data.draw(st.lists(st.sampled_from(self.world.jobs()), max_size=1)) if self.world.living else []
         for name, stage in ends:
             self._end(self.world.find(name, stage), code)
@@ -293,7 +293,7 @@ class DaemonMachine(RuleBasedStateMachine):
                 assert after[name] == before[name], f"{name}: {before[name]}, after a crash {after[name]}"
             else:  # what is over and no longer asked for may be forgotten
                 assert not {PENDING, RUNNING} & set((before | after)[name].values()), name
-        assert {item.native_id: item.slot for item in self.daemon.running()} == {
+        assert {item.native_id: item.slot.label for item in self.daemon.running()} == {
             number: slot for number, slot in running.items() if number in self.world.living
         }
         if before:
@@ -336,7 +336,7 @@ class DaemonMachine(RuleBasedStateMachine):
         scheduler = self.daemon.scheduler
         if scheduler.paused is None or scheduler.is_stopping:
             return
-        free = set(scheduler.labels()) - {item.slot for item in self.daemon.running()}
+        free = set(scheduler.labels()) - {item.slot.label for item in self.daemon.running()}
         for trial in self.trials():
             states = list(scheduler.states(trial).values())
             if not free or RUNNING in states or PENDING not in states or trial.sweep in scheduler.paused:

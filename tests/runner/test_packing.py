@@ -283,3 +283,11 @@ def test_a_job_of_two_gpus_is_not_starved_by_a_stream_of_small_ones(
     # Of what stands behind it only that may start before it which found its cards before they were to be kept.
     running_at_first = [ended[key] for key in range(len(queue)) if started[key] == 0 and key != place_in_queue]
     assert started[place_in_queue] <= max(running_at_first, default=0)
+
+
+def test_where_more_waits_than_there_are_empty_cards_what_is_shared_is_filled_first() -> None:
+    half = busy(A, Fraction(1, 2))
+    assert where([learned(1, 5_000)], half, B) == {1: "B"}  # a GPU for each
+    assert where([learned(1, 5_000), learned(2, 5_000)], half, B)[1] == "A"
+    large = learned(3, 20_000)
+    assert where([learned(1, 5_000), large, learned(2, 5_000)], half, B) == {1: "A", 3: "B"}

@@ -124,10 +124,12 @@ def test_a_plan_cut_at_any_byte_is_damaged(tmp_path: Path) -> None:
     plan = write(tmp_path, count=1)
     plan.close()
     text = plan.path.read_bytes()
+    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for length in range(len(text) - 1):  # the last newline says nothing
         plan.path.write_bytes(text[:length])
         with pytest.raises(DamagedPlanError):
             Plan(tmp_path, "p1")
+    assert len(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208 - none is left open
 
 
 def test_a_plan_changed_at_any_byte_is_damaged(tmp_path: Path) -> None:
@@ -192,7 +194,9 @@ def test_a_trial_is_the_same_in_two_plans_when_its_line_is(tmp_path: Path) -> No
     third = write_plan(tmp_path, header("p3", OPTIONS), changed)
     assert [first.is_same(second, trial) for trial in first.trials] == [True, True]
     assert [first.is_same(third, trial) for trial in first.trials] == [True, False]
-    for plan in (first, second, third):
+    elsewhere = write_plan(tmp_path, replace(header("p4", OPTIONS), cwd="/tmp"), changed)
+    assert [third.is_same(elsewhere, trial) for trial in third.trials] == [False, False]
+    for plan in (first, second, third, elsewhere):
         plan.close()
 
 

@@ -68,6 +68,22 @@ def test_the_longest_name_decides_the_scale() -> None:
         Optimizers(model, config(lr_scales={"block": 2.0}), None)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
+def test_a_step_without_the_compiler_is_torchs_own(name: str) -> None:
+    weights = []
+    for compile_it in (False, True):  # nothing is compiled here: with the option, torch's steps are as they come
+        torch.manual_seed(0)
+        model = gpt()
+        optimizers = Optimizers(model, config(optimizer=name, compile=compile_it), None)
+        for _ in range(3):
+            model(torch.arange(8)[None]).square().mean().backward()
+            optimizers.step(None, list(model.parameters()), 1.0)
+        optimizers.restore(optimizers.state())
+        assert all(value.grad is None for value in model.parameters())
+        weights.append([value.detach() for value in model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
+
+
 def test_muon_takes_the_hidden_matrices() -> None:
     groups = names_by_group(gpt(), config(optimizer="muon"))
     hidden = {name for kind, _, _, names in groups if kind is torch.optim.Muon for name in names}

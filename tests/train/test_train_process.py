@@ -125,6 +125,14 @@ def test_a_signal_before_the_first_step_is_kept(tiny: Make, flags_of: FlagsOf) -
     assert "stopped by SIGTERM: step=1 " in ended.stdout
 
 
+def test_a_run_does_not_wait_for_the_compiler(tiny: Make, flags_of: FlagsOf) -> None:
+    code = "import runpy, sys\ntry: runpy.run_module('train', run_name='__main__')\n"
+    code += "except SystemExit: print('compiler:', 'torch._dynamo' in sys.modules)"
+    command = [sys.executable, "-c", code, *flags_of(tiny(steps=6, checkpoint_every=3))]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    assert said.stdout.endswith("compiler: False\n")
+
+
 def test_train_and_evaluate_as_commands(tiny: Make, flags_of: FlagsOf) -> None:
     config = tiny()
     process = start("train", *flags_of(config))

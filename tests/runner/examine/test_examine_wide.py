@@ -17,7 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import yamlfile
-from runner.examine import cache, curves, paramfile, read_metrics, scan, wide_table
+from runner.examine import (
+    Examiner,
+    cache,
+    curvecache,
+    curves,
+    log_metrics,
+    paramfile,
+    read_metrics,
+    scan,
+    tidy,
+    wide_table,
+)
 from runner.examine.wide import is_higher_better
 
 ROWS = "step,lr,loss,accuracy\n1,0.1,5,0.2\n2,0.1,3,0.7\n3,0.1,4,0.6\n"
@@ -344,3 +355,123 @@ def test_readers_at_once_leave_a_whole_cache(three: Path) -> None:
     assert [path.name for path in (three / ".runner").iterdir()] == ["results.cache"]
     cache._latest = None
     assert set(cache.load(three)) == {"t0", "t1", "t2"}
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the trials whose curves were read from their own files."""
+    found: list[str] = []
+    content, slowly = tidy._content, tidy._slowly
+
+    def noted(directory: Path, source: str) -> bytes:
+        found.append(directory.name)
+        return content(directory, source)
+
+    def noted_slowly(directory: Path, source: str) -> pd.DataFrame | None:
+        found.append(directory.name)
+        return slowly(directory, source)
+
+    monkeypatch.setattr(tidy, "_content", noted)
+    monkeypatch.setattr(tidy, "_slowly", noted_slowly)
+    return found
+
+
+@pytest.fixture
+def mixed(make_trial: Any, output: Path) -> Path:
+    """Trials with curves of every kind: plain, with steps that are not whole, with text, without a step, none."""
+    contents = {"plain": ROWS, "same": ROWS, "half": "step,loss\n0.5,1\n1.5,2\n", "text": ROWS.replace("0.2", "x")}
+    contents |= {"note": "step,loss,note\n1,2,a\n2,3,b\n", "stepless": "loss\n3\n2\n", "empty": "step,loss\n"}
+    for number, (name, content) in enumerate(contents.items()):
+        make_trial(name, {"x": number}, {"metrics.csv": content})
+    make_trial("json", {"x": 8}, {"metrics.jsonl": '{"step": 1, "loss": 3}\n{"step": 2, "loss": 2.5, "more": 1}\n'})
+    make_trial("none", {"x": 9})
+    age(output)
+    return output
+
+
+@pytest.mark.parametrize("columns", [None, ["loss"], ["accuracy", "more"], ["none"]])
+def test_curves_that_did_not_change_are_not_read_twice(mixed: Path, parsed: list[str], columns: list[str]) -> None:
+    wanted = curves(mixed, columns, use_cache=False)
+    pd.testing.assert_frame_equal(curves(mixed, columns), wanted)
+    parsed.clear()
+    pd.testing.assert_frame_equal(curves(mixed, columns), wanted)
+    # Text is no column of numbers: such a file is read each time.
+    assert set(parsed) == {"note"}
+    pd.testing.assert_frame_equal(curves(mixed), curves(mixed, use_cache=False))
+    series: Any = wide_table(mixed, series=["loss"])["loss_curve"]
+    assert series["half"].to_dict() == {0.5: 1, 1.5: 2}
+
+
+def test_curves_that_changed_are_read_again(three: Path, make_trial: Any, parsed: list[str]) -> None:
+    curves(three)
+    shutil.rmtree(three / "t0")
+    (three / "t1" / "metrics.csv").write_text(ROWS + "4,0.1,1,0.9\n")
+    make_trial("t3", {"x": 3}, {"metrics.csv": ROWS})
+    age(three / "t3")
+    parsed.clear()
+    frame = curves(three, ["loss"])
+    assert sorted(parsed) == ["t1", "t3"]
+    assert frame["trial"].astype(str).tolist() == ["t1"] * 4 + ["t2"] * 3 + ["t3"] * 3
+    assert frame["loss"].tolist() == [5, 3, 4, 1] + [5, 3, 4] * 2
+    parsed.clear()
+    # What was written just now may change again unnoticed; the others are in the cache, the deleted one is not.
+    assert len(curves(three)) == 10
+    assert parsed == ["t1"]
+    assert b'"t0"' not in (three / ".runner" / "curves.cache").read_bytes()
+
+
+def test_a_part_of_the_trials_leaves_the_cache_of_the_others(three: Path, parsed: list[str]) -> None:
+    curves(three, regex="t[01]")
+    curves(three, regex="t2")
+    parsed.clear()
+    assert len(curves(three)) == 9
+    assert parsed == []
+
+
+def test_the_cache_of_curves_may_be_deleted_damaged_or_copied(three: Path, tmp_path: Path, parsed: list[str]) -> None:
+    first = curves(three)
+    file = three / ".runner" / "curves.cache"
+    whole = file.read_bytes()
+    line, rest = whole.split(b"\n", 1)
+    damaged = [b"", whole[:-8], whole[:-1] + b"\1", line + b"\n" + rest.replace(b"t1", b"t9", 1), b"\xff" * 99]
+    damaged += [b"curves 99 0 0\n", line[:8] + b"\n" + rest, whole.replace(b"float64", b"int64  ")]
+    for content in (None, *damaged):
+        file.unlink() if content is None else file.write_bytes(content)
+        pd.testing.assert_frame_equal(curves(three), first)
+        assert file.read_bytes() == whole
+    copy = tmp_path / "elsewhere" / "output"
+    shutil.copytree(three, copy)
+    parsed.clear()
+    pd.testing.assert_frame_equal(curves(copy), first)
+    assert parsed == []
+
+
+def test_curves_above_the_limit_are_read_each_time(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curvecache, "BYTES_MAX", 3 * 3 * 4 * 8 - 1)
+    assert len(curves(three)) == len(curves(three)) == 9
+    assert not (three / ".runner" / "curves.cache").exists()
+
+
+# --- trials that share one output directory ---
+
+
+def test_trials_without_directories_of_their_own(output: Path) -> None:
+    for number, name in enumerate(["Lr_10", "Lr_2", "Lr_2"]):
+        directory = output / ".runner" / "trials" / f"{number}abcdefghij"
+        directory.mkdir(parents=True)
+        (directory / "param").write_text(f"lr: {number}\n_name: {name}\n_output: output\n")
+        (directory / "stat").write_text("train: finished\n")
+        (directory / "log.train.20261121.120000").write_text(f"loss=0.{number}\n")
+    age(output)
+    for _ in range(2):
+        frame = wide_table(output)
+        assert frame["lr"].to_dict() == {"Lr_2-1abcdefg": 1, "Lr_2-2abcdefg": 2, "Lr_10": 0}
+    assert wide_table(output, regex="10", concise=False)["state"].to_dict() == {"Lr_10": "finished"}
+    assert curves(output).empty
+    examiner = Examiner()
+    examiner.add(log_metrics("train"))
+    examiner.exam(output)
+    assert sorted(examiner.table()["loss"]) == [0.0, 0.1, 0.2]
+    examiner = Examiner()
+    examiner.exam(output, regex="Lr_10")
+    assert [item.param["lr"] for item in examiner.experiments.values()] == [0]
