@@ -38,6 +38,7 @@ PURE = (
     "busy",
     "search/choice",
     "search/branches",
+    "search/halving",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
