@@ -38,7 +38,7 @@ PURE = (
     "busy",
     "search/choice",
     "search/branches",
-    "search/halving",
+    "halving",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -70,6 +70,7 @@ LAYERS = (
         "ledger",
         "codewatch",
     },
+    {"pruning"},
     {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot"},
     {
         "header",
@@ -89,6 +90,7 @@ LAYERS = (
     {"daemonlog", "logtail", "logout", "triage", "keep"},
     {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
     {"eligibility", "pools", "learning", "memory", "busy"},
+    {"halving"},
     {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )
 
