@@ -70,23 +70,23 @@ def read_trial(directory: Path, column: str = "loss", name: str | None = None) -
 
 
 def read_trials(path: Path) -> list[dict[str, Any]]:
-    """Return the trials of a JSON-lines file, each with `name`, `directory` and `parameters`, that are completed."""
+    """Return the trials of a JSON-lines file, each with `name`, `directory` and `parameters`, that are finished."""
     trials = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
             trial = json.loads(line)
-            trial = {"parameters": {}, "state": "completed", **trial}
+            trial = {"parameters": {}, "state": "finished", **trial}
             str(trial["name"]), Path(trial["directory"])
         except (ValueError, TypeError, KeyError) as error:
             raise MplError(
                 f"{path}, line {number}: needed is a JSON object with `name` and `directory`, found {line[:60]!r}"
             ) from error
-        if trial["state"] == "completed":
+        if trial["state"] == "finished":
             trials.append(trial)
     if not trials:
-        raise MplError(f"{path}: no completed trial")
+        raise MplError(f"{path}: no finished trial")
     return trials
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from runner import client, closing, overview
 from runner.errors import InputError
-from runner.follow import Follower, Left
+from runner.follow import Follower, Left, trial_of
 from runner.lasting import lasting_output
-from runner.model import Job, JobState, Trial
+from runner.model import Job, JobState
 from runner.progress import Progress
 from runner.watch import LiveWatcher, PlainWatcher
 
@@ -45,7 +45,7 @@ def follow(options: argparse.Namespace, watcher_of: Callable[[Progress, int, Con
 
 def _attach(channel: Channel, output: Path, watcher_of: Callable[[Progress, int, Console], Watcher] | None) -> int:
     first = channel.ask({"do": "watch", "trials": True})
-    trials = [_trial(row) for row in first["trials"]]
+    trials = [trial_of(row) for row in first["trials"]]
     progress = Progress(Counter(stage for trial in trials for stage in trial.stages), first["slots"])
     console = Console(highlight=False)
     watcher = _Silent(progress) if watcher_of is None else watcher_of(progress, len(trials), console)
@@ -59,18 +59,13 @@ def _attach(channel: Channel, output: Path, watcher_of: Callable[[Progress, int,
     if left is Left.DETACHED:
         console.print("Detached; the daemon goes on.")
         return EXIT_INTERRUPTED
-    jobs = [Job(trial, stage) for trial in trials for stage in trial.stages]
+    jobs = [Job(trial, stage) for trial in own.values() for stage in trial.stages]
     if watcher_of is not None:
         closing.print_counts(console, closing.counts_by_stage(jobs, progress))
         closing.print_failures(console, progress.failures)
     if left is Left.STOPPED:
         return EXIT_INTERRUPTED
     return EXIT_OK if all(progress.state(job) is JobState.COMPLETED for job in jobs) else EXIT_INCOMPLETE
-
-
-def _trial(row: list[Any]) -> Trial:
-    index, trial_id, name, output, directory, stages, sweep = row
-    return Trial(index, trial_id, name, output, directory, tuple(stages), sweep)
 
 
 def _watcher(progress: Progress, trials: int, console: Console) -> Watcher:

@@ -49,12 +49,17 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.units = 0
         self.changes = Changes()
         self.hashed: list[str] = []
         self.long: list[str] = []
 
     def add(self, trial: PlannedTrial) -> None:
         """Looks at one trial's records."""
+        if trial.is_unit:
+            self.units += 1
+            self.changes.note(trial)
+            return
         stat = records.read_stat(trial.directory) if Path(trial.directory).is_dir() else None
         if stat is None:
             self.counts["new"] += 1
@@ -70,6 +75,8 @@ class Tally:
         """The counts and, where there are any, the changed commands and the names with a hash."""
         told = ", ".join(f"{self.counts[word]:,} {word}" for word in ("new", "begun", "done") if self.counts[word])
         console.print(f"trials: {self.counts.total():,} ({told or 'none'})")
+        if self.units:
+            console.print(f"gathers and decisions of searches: {self.units:,}")
         for line in self.changes.lines():
             console.print(Text(line))
         _list(console, "names cut to 143 bytes, ending with a hash", self.long)

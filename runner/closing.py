@@ -86,7 +86,7 @@ def print_failures(console: Console, failures: Sequence[Event]) -> None:
 
 def print_results(console: Console, trials: Sequence[Trial], output: Path) -> None:
     """The table of final metrics and the plot of all curves, when any trial wrote a metrics.csv."""
-    directories = [Path(trial.output) for trial in trials]
+    directories = [Path(trial.output) for trial in trials if not trial.is_unit]
     with_metrics = [directory for directory in directories if (directory / "metrics.csv").is_file()]
     if not with_metrics:
         return

@@ -11,6 +11,7 @@ from runner import notify, plans
 from runner.errors import InputError, RunnerError, SystemFaultError
 from runner.events import Event, Kind
 from runner.model import Job, JobState
+from runner.nextrounds import NextRounds
 from runner.selection import named
 from runner.submission import changed_names
 
@@ -41,11 +42,20 @@ _KIND_OF_STATE = {
 class Commands:
     """Keeps the journal, and tells the daemon."""
 
-    def __init__(self, daemon: Daemon, journal: Journal, output: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        journal: Journal,
+        output: Path,
+        say: Callable[[str], None],
+        joined: Callable[[list[list[Any]]], None] = lambda _: None,
+    ) -> None:
+        """`joined` tells whoever watches of trials that a search's decision has added."""
         self._daemon = daemon
         self._journal = journal
         self._output = output
         self._say = say
+        self._rounds = NextRounds(daemon, journal, output, lambda trials: joined([*map(_row, trials)]), self._keep)
         self._plans: dict[str, plans.Plan] = {}
         self._environment: dict[str, str] | None = None
         self._children: list[tuple[float, subprocess.Popen[bytes]]] = []
@@ -87,11 +97,12 @@ class Commands:
             self._children.append((time.monotonic() + NOTIFY_S, child))
 
     def tend(self) -> None:
-        """Ends notifications that hang."""
+        """Ends notifications that hang, and rounds of searches that take too long."""
         for end, child in self._children:
             if child.poll() is None and time.monotonic() > end:
                 os.killpg(child.pid, signal.SIGKILL)
         self._children = [(end, child) for end, child in self._children if child.poll() is None]
+        self._rounds.tend(time.time(), self._say)
 
     # --- a plan ---
 
@@ -129,7 +140,9 @@ class Commands:
 
     def restore(self) -> None:
         """Takes up what an earlier daemon left; what of it is lost is said."""
-        plans.clean(self._output, {entry["plan"] for entry in self._journal.entries() if "plan" in entry})
+        told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
+        self._rounds.hold(told)
+        plans.clean(self._output, told)
         entries = self._journal.open_entries()
         replaced = {entry["plan"] for entry in entries if entry["kind"] == "replaced"}
         opened: dict[str, plans.Plan] = {}
@@ -160,6 +173,7 @@ class Commands:
                     self._daemon.resume()
             except RunnerError as error:
                 self._say_lost(entry, error)
+        self._rounds.let_go()
 
     def _say_lost(self, entry: Entry, error: RunnerError) -> None:
         message = f"What was asked for at {entry.get('time', '?')} is not taken up again: {error} Type `run`."
@@ -175,7 +189,9 @@ class Commands:
         if self._plans:
             # A plan that is not in the journal yet is another client's, who is about to hand it over.
             told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
-            for plan_id in plans.ids(self._output) & told - {next(reversed(self._plans))}:
+            last = self._plans[next(reversed(self._plans))].header.asked
+            kept = {plan_id for plan_id, plan in self._plans.items() if plan.header.asked == last}
+            for plan_id in plans.ids(self._output) & told - kept:
                 plans.delete(self._output, plan_id)
 
     # --- a user's word ---
@@ -251,6 +267,7 @@ class Commands:
     def watched(self, request: Message) -> Message:
         """What a watcher hears first: the trials, when asked for, and what each job has come to."""
         answer: Message = {"is_done": self._daemon.is_done, "events": [event.to_wire() for event in self._replay()]}
+        answer["joined"] = [_row(trial) for trial in self._daemon.scheduler.trials() if trial.round > 1]
         if request.get("trials"):
             answer["trials"] = [_row(trial) for trial in self._daemon.scheduler.trials()]
             answer["slots"] = len(self._daemon.scheduler.labels())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import arithmetic, template
+from runner import arithmetic, gatherfile, searchfile, template
 from runner import header as headers
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
@@ -18,6 +18,7 @@ from runner.yamlfile import Document, parse_documents, read_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from runner.gather import Gather
     from runner.grid import Sweep
     from runner.header import Header, NotifySpec, Resource
     from runner.options import StageOptions
@@ -44,12 +45,20 @@ class Config:
     fail_fast: int | None
     notify: NotifySpec | None
     takes_snapshot: bool = False
+    gathers: Mapping[str, Gather] = field(default_factory=dict)
+    is_part: bool = False  # only some sweeps or stages were asked for: no gather runs
+
+    @property
+    def has_units(self) -> bool:
+        """Whether more than trials is to be run: gathers, or the decisions of a search."""
+        return bool(self.gathers) or any(sweep.search for sweep in self.sweeps)
 
     def orphans(self) -> list[str]:
         """Parameters of the sweeps and defaults that no template uses: they name directories only."""
         if any("_config" in parsed.names for parsed in self.templates.values()):
             return []  # the configuration file holds them all
         used = frozenset[str]().union(*(parsed.names for parsed in self.templates.values()))
+        used |= frozenset(key for gather in self.gathers.values() for key in (*gather.by, *gather.where))
         keys = [key for sweep in self.sweeps for key, _ in sweep.grid.leaves()]
         given = dict.fromkeys(
             target for key in [*keys, *self.settings.default] for target in self.settings.targets(key)
@@ -57,13 +66,13 @@ class Config:
         return [key for key in given if key not in used]
 
 
-def load(path: Path) -> Config:
-    """Reads and validates a params.yaml.
+def load(path: Path, text: str | None = None) -> Config:
+    """Reads and validates a params.yaml; `text` is what stood there when it was read before.
 
     Raises:
         InputError: anything in it is not as it must be; nothing was written.
     """
-    text = read_text(path)
+    text = read_text(path) if text is None else text
     documents = parse_documents(str(path), text)
     if not documents or documents[0].value is None:
         raise InputError(f"{path}: empty; the first document needs `template`, the next ones are the grids.")
@@ -75,7 +84,8 @@ def load(path: Path) -> Config:
     grids = [document for document in documents[1:] if document.value is not None]
     if not grids:
         raise InputError(f"{path}: no grid; add one after a line `---`, such as `lr: [0.1, 0.01]`.")
-    options = {stage: header.options(stage) for stage in header.template}
+    sweeps = [parse_sweep(document, known) for document in grids]
+    options = {name: header.options(name) for name in (*header.template, *header.gather)}
     _check_memory_options(header, documents[0], settings, options)
     config = Config(
         path=path,
@@ -83,18 +93,29 @@ def load(path: Path) -> Config:
         templates=templates,
         settings=settings,
         resource=header.resource,
-        sweeps=[parse_sweep(document, known) for document in grids],
+        sweeps=sweeps,
         warnings=[warning for document in documents for warning in document.warnings],
-        options=options,
+        options=options | searchfile.options(sweeps),
         order=header.order,
         fail_fast=header.fail_fast,
         notify=header.notify,
         takes_snapshot=header.snapshot,
+        gathers=gatherfile.read(header, documents[0], sweeps, settings, templates),
     )
+    searchfile.check(grids, sweeps, templates)
     for sweep, document in zip(config.sweeps, grids, strict=True):
-        _check_placeholders(config, sweep, document, documents[0])
-        _check_nesting(config, sweep, document)
+        check_sweep(config, sweep, document, documents[0])
     return config
+
+
+def check_sweep(config: Config, sweep: Sweep, document: Document, head: Document) -> None:
+    """A grid and the templates go together; `head` is the file's first document.
+
+    Raises:
+        InputError: they do not.
+    """
+    _check_placeholders(config, sweep, document, head)
+    _check_nesting(config, sweep, document)
 
 
 def _templates(header: Header, document: Document) -> dict[str, Template]:

@@ -108,6 +108,7 @@ class Daemon:
             running = [item for item in self._running.values() if item.job.trial.key == trial.key]
             for item in running:
                 self._end_attempt(item, Ending.CANCEL)
+            self.intake.pipeline.canceled(trial)
             count += len(canceled) + len(running)
         return count
 
@@ -244,7 +245,9 @@ class Daemon:
         code = header.code or self._codes.state(plan.output, header.cwd)
         fallback = self._ledger.page(trial).fallbacks.get(stage, 0)
         lower = recipe.fallbacks[stage][fallback - 1] if fallback else None
-        tags = Tags(header.time, header.plan_id, origin.ask, code, None if lower is None else lower.params)
+        self.intake.pipeline.prepare(trial)
+        inputs = self.intake.pipeline.inputs(trial, header.cwd)
+        tags = Tags(header.time, header.plan_id, origin.ask, code, None if lower is None else lower.params, inputs)
         opened = self._ledger.open(start.job, recipe, due, start.slot, tags)
         options = origin.options(stage)
         launch = Launch(
@@ -268,6 +271,7 @@ class Daemon:
         self._tell(Event(Kind.FAIL, job, time.time(), cause="exit", line=text))
         for item in blocked:
             self._tell(Event(Kind.BLOCK, item, time.time()))
+        self.intake.pipeline.ended(job.trial)
 
     def _hold(self, text: str, now: float) -> None:
         if now >= self._held_until + 2 * HOLD_S:
@@ -287,13 +291,15 @@ class Daemon:
         blocked = self.scheduler.ended(job, outcome.state, due_at, now)
         self._unwritten.append((item, outcome, blocked))
         self._write_ends(now)
-        self._tell_end(item, outcome, is_again=due_at is not None)
+        if outcome.state is not JobState.COMPLETED or self.intake.pipeline.has_decided(job.trial):
+            self._tell_end(item, outcome, is_again=due_at is not None)
         for other in blocked:
             self._tell(Event(Kind.BLOCK, other, time.time()))
         if due_at is None:
             self._after_end(job, outcome)
         if is_left_out:
             self.intake.forget(job.trial)
+        self.intake.pipeline.ended(job.trial)
 
     def _fallbacks(self, item: Running) -> int:
         """How many commands for want of memory a stage has."""

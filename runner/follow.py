@@ -8,17 +8,17 @@ import signal
 import time
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
 from runner.events import Event
+from runner.model import Trial
 from runner.protocol import ConnectionLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from runner.events import Watcher
-    from runner.model import Trial
     from runner.progress import Progress
     from runner.protocol import Channel, Message
 
@@ -37,8 +37,14 @@ class Left(StrEnum):
     DETACHED = "detached"  # the work goes on without us
 
 
+def trial_of(row: list[Any]) -> Trial:
+    """A trial as the daemon tells of it."""
+    index, trial_id, name, output, directory, stages, sweep = row
+    return Trial(index, trial_id, name, output, directory, tuple(stages), sweep)
+
+
 class Follower:
-    """Feeds a watcher with what a daemon says until the jobs are over.
+    """Feeds a watcher with what a daemon says until the jobs are over; `trials` takes in those of later rounds.
 
     `restart` gives a connection to the next daemon when one was killed; without it that is an error.
     """
@@ -46,7 +52,7 @@ class Follower:
     def __init__(
         self,
         channel: Channel,
-        trials: Mapping[str, Trial],
+        trials: dict[str, Trial],
         watcher: Watcher,
         progress: Progress,
         restart: Callable[[], Channel] | None = None,
@@ -120,6 +126,9 @@ class Follower:
             self._take(message)
 
     def _take(self, message: Message) -> None:
+        joined = [trial for row in message.get("joined", ()) if (trial := trial_of(row)).key not in self._trials]
+        self._trials |= {trial.key: trial for trial in joined}
+        self._progress.join(joined)
         for record in message.get("events", ()):
             event = Event.from_wire(record, self._trials)
             if event is not None:

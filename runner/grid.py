@@ -136,6 +136,36 @@ Pattern: TypeAlias = "Mapping[str, frozenset[str]]"
 
 
 @dataclass(frozen=True)
+class Link:
+    """A gather on which a sweep depends, through a value of the parameter `key` or through `_after`."""
+
+    gather: str
+    key: str
+    place: str  # in the file, for messages
+
+
+@dataclass(frozen=True)
+class Search:
+    """What makes a sweep the first round of a search: the command that gives the next grid, and where it ends."""
+
+    command: str
+    rounds: int | None = None
+    trials: int | None = None
+    hours: float | None = None  # of all trials together
+    round_limit_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """The place of a grid in a search."""
+
+    number: int  # from 1
+    inputs: str  # what this round and those before it are made of
+    is_decided: bool = False
+    left_out: frozenset[str] = frozenset()  # trials of a decided round that did not complete; they stay as they are
+
+
+@dataclass(frozen=True)
 class Sweep:
     """One grid document: its grid without the excluded combinations, and the stages to run (all when None).
 
@@ -147,6 +177,9 @@ class Sweep:
     title: str | None = None
     stages: tuple[str, ...] | None = None
     priority: int = 0
+    links: tuple[Link, ...] = ()
+    search: Search | None = None
+    round: Round | None = None
 
     def combinations(self) -> Iterator[Params]:
         """Every combination that is not excluded."""

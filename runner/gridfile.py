@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
+from runner import searchfile
 from runner.errors import InputError, did_you_mean
-from runner.grid import Choices, Grid, Sweep, Union, Zip
+from runner.gather import names_in
+from runner.grid import Choices, Grid, Link, Sweep, Union, Zip
 from runner.values import canonical, check_scalar, is_parameter_name, shown, text_of
 from runner.yamlfile import Document
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from runner.values import Value
     from runner.yamlfile import KeyPath
 
-SWEEP_KEYS = frozenset({"_title", "_cmd", "_zip", "_exclude", "_priority"})
+SWEEP_KEYS = frozenset({"_title", "_cmd", "_zip", "_exclude", "_priority", "_after", "_search"})
 GRID_KEYS = frozenset({"_zip"})
 RANGES = frozenset({"_range", "_linspace", "_logspace"})
 LIST = "LIST"
@@ -33,6 +35,19 @@ class Known:
 
     stages: Sequence[str]
     settings: Settings
+
+
+def parse_round(document: Document, known: Known) -> Sweep:
+    """Reads the grid of a search's later round.
+
+    Raises:
+        InputError: it is not as it must be.
+    """
+    value = document.value
+    for key in ("_title", "_search") if isinstance(value, dict) else ():
+        if key in value:
+            raise InputError(f"{document.place((key,))}: belongs to the search's first grid, in params.yaml.")
+    return parse_sweep(document, known)
 
 
 def parse_sweep(document: Document, known: Known) -> Sweep:
@@ -51,6 +66,8 @@ def parse_sweep(document: Document, known: Known) -> Sweep:
         title=reader.title(),
         stages=reader.stages(),
         priority=reader.priority(),
+        links=reader.links(),
+        search=searchfile.read(document),
     )
 
 
@@ -80,6 +97,7 @@ class _Reader:
     def __init__(self, document: Document, known: Known) -> None:
         self._document = document
         self._known = known
+        self._links: list[Link] = []
 
     def grid(self, mapping: Mapping[str, Any], path: KeyPath, own_keys: frozenset[str]) -> Grid:
         axes: list[Axis] = []
@@ -159,6 +177,7 @@ class _Reader:
             check_scalar(value)
         except ValueError as error:
             raise self._error(path, f"{shown(value)} {error}.") from None
+        self._links += [Link(name, key, str(self._document.place(path))) for name in names_in(value)]
         cases = self._known.settings.alias.get(key)
         if cases is not None and text_of(value) not in cases:
             hint = did_you_mean(text_of(value), cases)
@@ -223,6 +242,14 @@ class _Reader:
                 ("_priority",), f"{priority!r} is no priority; allowed: a whole number, higher ones first."
             )
         return priority
+
+    def links(self) -> tuple[Link, ...]:
+        given = self._document.value.get("_after", [])
+        names = given if isinstance(given, list) else [given]
+        if not all(isinstance(name, str) for name in names):
+            raise self._error(("_after",), f"{given!r} is no gather's name; allowed: one, or a list of them.")
+        place = str(self._document.place(("_after",)))
+        return (*self._links, *(Link(name, "_after", place) for name in names))
 
     def _error(self, path: KeyPath, message: str) -> InputError:
         return InputError(f"{self._document.place(path)}: {message}")

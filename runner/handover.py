@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner import client, planning, plans, records, resources
 from runner.errors import RunnerError
@@ -51,11 +51,17 @@ def write(request: Request, trials: Sequence[PlannedTrial], places: Places) -> s
         fail_fast=config.fail_fast,
         slots=places.slots,
         gpus=places.gpus,
+        source=_source(request) if any(sweep.search for sweep in config.sweeps) else None,
         code=kept.code if kept else None,
     )
     notify = None if config.notify is None else config.notify.model_dump()
     plans.write(request.output, header, Secrets(dict(os.environ), notify), trials)
     return header.plan_id
+
+
+def _source(request: Request) -> dict[str, Any]:
+    """What it takes to plan the later rounds of a search as this request would have planned them."""
+    return {"text": request.config.text, "options": vars(request.options)}
 
 
 def entry(request: Request, count: int) -> Entry:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from runner import arithmetic, keep, template
 from runner.errors import InputError, did_you_mean
+from runner.gather import ALL, needed
 from runner.notify import PLACEHOLDERS
 from runner.options import GRACE_S, Retry, StageOptions, seconds
 from runner.triage import CauseKind
@@ -75,6 +76,11 @@ def _percent(value: Any) -> Any:
     return number
 
 
+def _need(value: Any) -> Any:
+    needed(value, 1)
+    return value
+
+
 Scalar = Annotated[Any, BeforeValidator(check_scalar)]
 Case = Annotated[dict[str, Scalar], Field(min_length=1)]
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
@@ -114,6 +120,16 @@ class StageSpec(StageKeys):
     """A stage written as a mapping."""
 
     cmd: str
+
+
+class GatherSpec(StageKeys):
+    """A stage that runs once over many trials, or once for each group of them."""
+
+    cmd: str
+    of: str | Annotated[list[str], Field(min_length=1)]
+    where: dict[str, Scalar | list[Scalar]] = {}
+    by: list[str] = []
+    need: Annotated[int | str, BeforeValidator(_need)] = ALL
 
 
 class ResourceKeys(_Strict):
@@ -166,11 +182,12 @@ class Header(_Strict):
     order: Literal["depth", "breadth"] = "depth"
     fail_fast: PositiveInt | None = None
     notify: NotifySpec | None = None
+    gather: dict[str, GatherSpec] = {}
     snapshot: bool = False
 
     def options(self, stage: str) -> StageOptions:
-        """The options of a stage: its own ones, then those of all stages."""
-        spec = self.template[stage]
+        """The options of a stage or a gather: its own ones, then those of all stages."""
+        spec = self.template.get(stage) or self.gather[stage]
         given = self.stage if isinstance(spec, str) else _merged(self.stage, spec)
         return StageOptions(
             timeout_s=given.timeout,
@@ -194,13 +211,15 @@ class Header(_Strict):
         for stage, spec in self.template.items():
             if isinstance(spec, StageSpec):
                 yield ("template", stage), spec
+        for name, gather in self.gather.items():
+            yield ("gather", name), gather
 
 
 Resource: TypeAlias = Literal["auto"] | ResourceKeys | list[str]
 
 
-def _merged(general: StageKeys, own: StageSpec) -> StageKeys:
-    said = {name: getattr(own, name) for name in own.model_fields_set if name != "cmd"}
+def _merged(general: StageKeys, own: StageKeys) -> StageKeys:
+    said = {name: getattr(own, name) for name in own.model_fields_set & StageKeys.model_fields.keys()}
     if "env" in said:
         said["env"] = {**general.env, **said["env"]}
     return general.model_copy(update=said)
@@ -265,6 +284,7 @@ def _keys_at(path: KeyPath) -> type[BaseModel]:
         return RetrySpec
     models: dict[str, type[BaseModel]] = {
         "template": StageSpec,
+        "gather": GatherSpec,
         "stage": StageKeys,
         "notify": NotifySpec,
         "resource": ResourceKeys,
@@ -279,6 +299,8 @@ def _plain(path: KeyPath, message: str) -> str:
         return "is no command; allowed: a string, or a mapping with `cmd`"
     if path[-1:] == ("per_gpu",):
         return "is not allowed: allowed are a whole number above 0 and auto"
+    if path[:1] == ("gather",) and len(path) == 2:
+        return "is no gather; allowed: a mapping with `cmd` and `of`"
     if message.startswith(("Dictionary should have at least 1", "List should have at least 1")):
         return "is empty; at least one entry is needed"
     wording = message.replace("a valid dictionary", "a mapping").replace("a valid integer", "a whole number")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from runner import records, recovery
 from runner.events import Event, Kind
 from runner.model import Job, JobState, Slot
+from runner.pipeline import Pipeline
 from runner.process import this_host
 from runner.submission import Difference, Origin, Origins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
     from runner.executors.base import Executor
     from runner.ledger import Ledger
@@ -62,6 +63,7 @@ class Intake:
         self._adopt = adopt
         self._origins: dict[str, Origin] = {}
         self._left_out: set[str] = set()  # trials that run, but are no longer asked for
+        self.pipeline = Pipeline(scheduler, self, tell)
 
     def origin(self, trial: Trial) -> Origin:
         """Where the commands of a trial come from."""
@@ -108,7 +110,9 @@ class Intake:
                 self._scheduler.add(item.trial, item.states, item.origin.terms)
             else:
                 self._enter(item.trial, item.found, item.origin)
-        return difference, self._leave_out(examined.plan, difference) if header.is_full else []
+        running = self._leave_out(examined.plan, difference) if header.is_full else []
+        self.pipeline.wire(item.trial for item in examined.trials)
+        return difference, running
 
     def _examine(self, trial: Trial, origins: Origins) -> _Examined:
         header = origins.plan.header
@@ -129,18 +133,33 @@ class Intake:
             if old is not None and not set(running) <= origin.plan_of.keys():
                 origin = origins.joined(old, trial.stages, tuple(running))
             return _Examined(trial, origin, None, states, "running")
+        # What waits for others is examined again, with what they made, when they have come to an end.
+        inputs = None if trial.needs is None or trial.needs.waits else self.pipeline.inputs(trial, header.cwd)
         found = recovery.recover(
-            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries
+            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs
         )
         word = _word(found, was_waiting=old is not None and JobState.PENDING in before.values())
         if word == "waiting" and (old is None or not origin.is_same(old, trial)):
             word = "changed"
         return _Examined(trial, origin, found, found.states, word)
 
-    def _enter(self, trial: Trial, found: Found, origin: Origin) -> None:
+    def release(self, trial: Trial, given: str) -> None:
+        """Gives a trial to the scheduler that has waited for others: as its records show it, with these inputs."""
+        origin = self._origins[trial.key]
+        header = next(iter(origin.plan_of.values())).header
+        forced = frozenset(trial.stages if header.is_forced and origin.ask == header.plan_id else ())
+        found = recovery.recover(
+            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, given
+        )
+        self._enter(trial, found, origin, is_released=True)
+
+    def _enter(self, trial: Trial, found: Found, origin: Origin, is_released: bool = False) -> None:
         """Gives a trial to the scheduler as it was found, and has watched what runs of it."""
         self._ledger.take_in(trial, found)
         self._origins[trial.key] = origin
+        if trial.needs is not None and trial.needs.waits and not found.adopted and not is_released:
+            self._scheduler.add(trial, dict.fromkeys(trial.stages, JobState.PENDING), origin.terms, is_withheld=True)
+            return
         self._scheduler.add(trial, found.states, origin.terms)
         for stage, state in found.states.items():
             if state is not JobState.PENDING:
@@ -173,7 +192,7 @@ class Intake:
 
     # --- a trial ---
 
-    def retry(self, trials: Iterable[Trial], ask: str, is_restored: bool = False) -> int:
+    def retry(self, trials: Collection[Trial], ask: str, is_restored: bool = False) -> int:
         """Makes what failed of these trials due again; returns how many jobs.
 
         `is_restored`: it was asked of an earlier daemon; what has failed again since stays so.
@@ -189,6 +208,7 @@ class Intake:
             for job in jobs:
                 self._ledger.page(trial).failures.pop(job.stage, None)
                 self._tell(Event(Kind.WAIT, job, time.time()))
+        self.pipeline.wire(self._scheduler.trial(trial.key) or trial for trial in trials)
         return count
 
     def _restore_retry(self, trial: Trial, origin: Origin) -> None:
@@ -205,6 +225,7 @@ class Intake:
     def forget(self, trial: Trial) -> None:
         """Nobody asks for the trial, and nothing of it runs."""
         self._scheduler.drop(trial.key)
+        self.pipeline.gone(trial)
         self._ledger.forget(trial)
         del self._origins[trial.key]
         self._left_out.discard(trial.key)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runner import records, yamlfile
+from runner.gather import PREFIXES
 from runner.model import JobState
 from runner.process import this_host
 from runner.trials import CONFIG_FILE, STATE_DIRECTORY, nested
@@ -60,6 +61,7 @@ class Tags:
     ask: str
     code: str | None = None
     override: Params | None = None  # the parameters that differ, for want of memory
+    inputs: str | None = None  # the hash of what other trials made for it
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class Ledger:
             record |= {"fallback": page.fallbacks.get(stage, 0), "override": tags.override}
         if page.code is not None and tags.code != page.code:
             record["code_changed"] = True  # since the trial's attempt before
+        if tags.inputs is not None:
+            record["inputs"] = tags.inputs
         page.code = tags.code
         records.append_attempt(trial.directory, record)
         page.attempts[stage] = number
@@ -144,10 +148,12 @@ class Ledger:
 
     def _prepare(self, trial: Trial, recipe: Recipe, due: Iterable[str], page: Page, plan_time: str) -> None:
         """The trial's directory with its `param`, as this plan's first job of it needs them."""
-        _make_directory(trial.directory)
+        make_directory(trial.directory)
         old = {} if page.is_new else records.read_param(trial.directory) or {}
         scripts = {stage: recipe.commands[stage] for stage in due}
         own = {"_name": trial.name, "_output": trial.output, "_time": plan_time}
+        if trial.round:
+            own["_round"] = str(trial.round)
         records.write_param(trial.directory, recipe.params, own, (old.get("_scripts") or {}) | scripts)
         if recipe.needs_config:
             records.replace_text(f"{trial.directory}/{CONFIG_FILE}", yamlfile.dump(nested(recipe.params)))
@@ -156,15 +162,22 @@ class Ledger:
         page.is_new = False
 
 
-def _make_directory(path: str) -> None:
+def make_directory(path: str) -> None:
+    """The directory of a trial or a unit.
+
+    Raises:
+        OutputGoneError: the output directory is no more.
+    """
     try:
         os.mkdir(path)  # noqa: PTH102 - called for every trial; the directory above is nearly always there
     except FileExistsError:
         return
     except FileNotFoundError:
-        # Only under the state directory may more than one be missing: what was removed is not made again.
+        # More than one may be missing for a unit, or under the state directory: what was removed is not made again.
         head, found, _ = path.rpartition(f"/{STATE_DIRECTORY}/")
-        if not found or not os.path.isdir(f"{head}/{STATE_DIRECTORY}"):  # noqa: PTH112
+        output, unit, _ = path.rsplit("/", 2)
+        is_unit = unit.startswith(PREFIXES) and os.path.isdir(output)  # noqa: PTH112
+        if not is_unit and not (found and os.path.isdir(f"{head}/{STATE_DIRECTORY}")):  # noqa: PTH112
             raise OutputGoneError(path) from None
         os.makedirs(path, exist_ok=True)  # noqa: PTH103
 

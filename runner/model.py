@@ -61,6 +61,30 @@ class Recipe:
     fallbacks: Mapping[str, Sequence[Fallback]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a trial waits for, by the keys of other trials, and what it reads.
+
+    A gather, and the decision of a search's round, has `members`, of which `need` must be complete when all have come
+    to an end. Units that must be complete themselves are in `after`. `reads` are the places of gathers that parameters
+    name, relative to where `run` was typed.
+    """
+
+    members: tuple[str, ...] = ()
+    need: int = 0
+    after: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    inputs: str | None = None  # of a decision: what its rounds are made of
+    decides: bool = False
+    follows: bool = False  # the trials of the next round are not planned yet
+    limit_s: float | None = None  # for the round, from its first start
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to wait for."""
+        return bool(self.members or self.after)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Trial:
     """One combination of parameter values, as it is scheduled and shown.
@@ -77,11 +101,19 @@ class Trial:
     sweep: str = ""
     priority: int = 0
     kinds: Mapping[str, str] | None = None  # of each stage that learns what memory it needs
+    needs: Needs | None = field(default=None, kw_only=True)
+    round: int = field(default=0, kw_only=True)  # of a search, from 1
 
     @property
     def key(self) -> str:
-        """What tells it from the others of its output directory: the name of the directory that holds its records."""
-        return self.directory.rpartition("/")[2]
+        """What tells it from the others of its output directory: its name, or, without a directory of that name, the
+        name of the one that holds its records."""
+        return self.name if self.directory.endswith(self.name) else self.directory.rpartition("/")[2]
+
+    @property
+    def is_unit(self) -> bool:
+        """Whether it is no trial of a grid, but a gather or the decision of a search's round."""
+        return "/" in self.name
 
     @property
     def shown(self) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import client, lock, plans, records
+from runner import client, lock, plans, records, rounds
 from runner.errors import BusyError
+from runner.gather import PREFIXES
 from runner.model import JobState
 from runner.plan import Journal
 from runner.trials import STATE_DIRECTORY
@@ -45,6 +46,7 @@ class Overview:
     places: list[list[Any]] = field(default_factory=list)  # label, busy share, why idle, name, used and total MiB
     paused: list[str] | None = field(default_factory=list)
     is_stopping: bool = False
+    searches: list[rounds.Standing] = field(default_factory=list)
 
     def add(self, sweep: str, stage: str, state: str, count: int = 1) -> None:
         """Counts jobs."""
@@ -64,6 +66,12 @@ class Failure:
 
 def look(output: Path, with_trials: bool) -> Overview:
     """The state of an output directory."""
+    result = _look(output, with_trials)
+    result.searches = rounds.standings(output)
+    return result
+
+
+def _look(output: Path, with_trials: bool) -> Overview:
     try:
         channel = client.connect(output)
     except BusyError:  # on another host, or another user's: the records are there for all
@@ -107,19 +115,26 @@ def _view(row: list[Any], states: dict[str, str]) -> TrialView:
 
 def _from_records(output: Path, holder: Holder | None) -> Overview:
     result = Overview(holder)
-    plan = plans.newest(output, [entry["plan"] for entry in Journal(output).entries() if "plan" in entry])
-    if plan is not None:
-        for trial in plan.trials:
-            stat = _stat(trial.directory)
-            states = {stage: stat.get(stage, JobState.PENDING).value for stage in trial.stages}
-            _add(result, TrialView(trial.index, trial.name, trial.directory, trial.sweep, states))
-    listed = {trial.name for trial in result.trials}
-    others = sorted(path for path in output.iterdir() if (path / "stat").is_file() and path.name not in listed)
-    for path in others:
-        if path.name != STATE_DIRECTORY:
-            states = {stage: state.value for stage, state in _stat(str(path)).items()}
-            _add(result, TrialView(len(result.trials), path.name, str(path), EARLIER, states))
+    found = plans.latest(output, [entry["plan"] for entry in Journal(output).entries() if "plan" in entry])
+    # A gather over a search stands in the plan of each round.
+    planned = {trial.key: trial for plan in found for trial in plan.trials}
+    for plan in found:
+        plan.close()
+    for trial in planned.values():
+        stat = _stat(trial.directory)
+        states = {stage: stat.get(stage, JobState.PENDING).value for stage in trial.stages}
+        _add(result, TrialView(trial.index, trial.name, trial.directory, trial.sweep, states))
+    for name, path in _others(output, {trial.name for trial in result.trials}):
+        states = {stage: state.value for stage, state in _stat(str(path)).items()}
+        _add(result, TrialView(len(result.trials), name, str(path), EARLIER, states))
     return result
+
+
+def _others(output: Path, listed: set[str]) -> list[tuple[str, Path]]:
+    """The trials and units that no plan names any more."""
+    trials = [(path.name, path) for path in output.iterdir() if path.name != STATE_DIRECTORY]
+    units = [(f"{path.parent.name}/{path.name}", path) for prefix in PREFIXES for path in output.glob(f"{prefix}*/*")]
+    return sorted((name, path) for name, path in trials + units if name not in listed and (path / "stat").is_file())
 
 
 def _add(result: Overview, trial: TrialView) -> None:

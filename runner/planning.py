@@ -9,11 +9,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import config, plan, plans, trials
+from runner import config, plan, plans, records, trials
 from runner.directories import Directories
 from runner.errors import InputError
 from runner.header import ResourceKeys
 from runner.memory import Memory
+from runner.model import JobState
+from runner.rounds import Expansion
+from runner.units import Units
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from runner.header import Resource
     from runner.model import PlannedTrial
     from runner.snapshot import Source
+    from runner.trials import Draft
     from runner.values import Params
 
 
@@ -37,6 +41,7 @@ class Request:
     journal_size: int
     open_plans: Sequence[str]  # whose trials may wait, without a directory yet
     options: argparse.Namespace
+    upto: int | None = None  # the round after which searches are decided anew
     source: Source | None = None  # the code to be kept for these trials, with `snapshot: true`
     time: str = field(default_factory=lambda: time.strftime("%Y%m%d.%H%M%S"))
 
@@ -52,12 +57,42 @@ class Request:
         has_subdirectories = not self._option("no_subdir", False)
         memory = Memory(self.config.options, self.config.settings)
         layout = trials.Layout(self.options.output, self.time, memory, has_subdirectories)
-        sample, seed = self._option("sample", None), self._option("seed", 0)
-        found = trials.drafts(self.config, self.introduced, sample, seed)
         waiting = {} if is_preview else plans.names(self.output, self.open_plans)
         directories = Directories(self.output, self.introduced, waiting, remembers=not is_preview)
         name_of = directories.name_of if has_subdirectories else attrgetter("preferred_name")
-        return trials.complete(found, self.config.templates, layout, name_of)
+        if not self.config.has_units:
+            return trials.complete(self._drafts(self.config), self.config.templates, layout, name_of)
+        config = replace(self.config, is_part=self.config.is_part or self._option("debug", False))
+        config = self._expansion(config).expand(self.upto)
+        # What a decided round lost is not tried again: its decision stands without.
+        lost = {(sweep.title, item) for sweep in config.sweeps if sweep.round for item in sweep.round.left_out}
+        drafts = [
+            item for item in self._drafts(config) if any((title, item.trial_id) not in lost for title in item.titles)
+        ]
+        complete = list(trials.complete(drafts, config.templates, layout, name_of))
+        return iter(Units(config, layout, None if is_preview else self._finished_units).plan(drafts, complete))
+
+    def _drafts(self, chosen: Config) -> Iterator[Draft]:
+        sample, seed = self._option("sample", None), self._option("seed", 0)
+        return trials.drafts(chosen, self.introduced, sample, seed, self.options.output)
+
+    def _expansion(self, chosen: Config) -> Expansion:
+        sample, seed = self._option("sample", None), self._option("seed", 0)
+        return Expansion(chosen, self.introduced, self.options.output, sample, seed)
+
+    @property
+    def expansion(self) -> Expansion:
+        """What makes later rounds of the file's searches."""
+        return self._expansion(self.config)
+
+    def _finished_units(self, name: str) -> list[str]:
+        """The units of a gather that an earlier `run` has finished."""
+        stats = sorted((self.output / f"gather.{name}").glob("*/stat"))
+        return [
+            "/".join(path.parts[-3:-1])
+            for path in stats
+            if set(records.read_stat(str(path.parent)).values()) == {JobState.COMPLETED}
+        ]
 
     def _option(self, name: str, default: Any) -> Any:
         # The subcommands lack the options that only `run` itself has.
@@ -79,6 +114,12 @@ def read(options: argparse.Namespace) -> Request:
     return request
 
 
+def read_round(file: str, text: str, options: argparse.Namespace, number: int) -> Request:
+    """The request that an earlier `run` made with this text of the file, for a later round of its searches."""
+    chosen = trials.select(config.load(Path(file), text), options.title, options.command)
+    return replace(_placed(chosen, options), upto=number if options.force else None)
+
+
 def again(request: Request) -> Request:
     """The same request to an output directory that another `run` has changed since."""
     return replace(_placed(request.config, request.options), source=request.source)
@@ -91,7 +132,8 @@ def _placed(chosen: Config, options: argparse.Namespace) -> Request:
     introduced = journal.introduced()
     new_defaults = plan.newly_introduced(chosen.settings.base, introduced)
     introduced |= new_defaults
-    return Request(chosen, output, introduced, new_defaults, size, journal.open_plans(), options)
+    upto = 1 if getattr(options, "force", False) else None
+    return Request(chosen, output, introduced, new_defaults, size, journal.open_plans(), options, upto)
 
 
 def _output(name: str) -> Path:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from runner.appendfile import write_all
 from runner.errors import RunnerError
 from runner.gpuwish import GpuWish
-from runner.model import Fallback, Recipe, Slot, Trial
+from runner.model import Fallback, Needs, Recipe, Slot, Trial
 from runner.options import StageOptions
 from runner.trials import STATE_DIRECTORY
 
@@ -60,6 +60,14 @@ class PlanHeader:
     slots: tuple[Slot, ...]
     gpus: GpuWish | None = None  # GPUs that are looked at before they are taken; None: those of the slots
     code: str | None = None  # the hash of the code in `cwd`, where that is a snapshot, which no longer changes
+    begins_at: int = 0  # the number of its first trial, less one
+    source: Mapping[str, Any] | None = None  # of a search: the file's text and the options of `run`
+    begun_by: str = ""  # of a later round: the plan that a user asked for
+
+    @property
+    def asked(self) -> str:
+        """The plan that a user asked for, from which this one comes."""
+        return self.begun_by or self.plan_id
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,24 @@ def _lines(header: PlanHeader, trials: Iterable[PlannedTrial]) -> Iterator[bytes
         place = "" if trial.directory == trial.output else trial.directory
         light = [trial.trial_id, trial.name, trial.output, place, trial.stages, trial.sweep, trial.priority]
         light.append(trial.kinds)
-        yield encode([*light, recipe.params, commands, recipe.needs_config, recipe.fallbacks]).encode() + b"\n"
+        whole = [*light, recipe.params, commands, recipe.needs_config, recipe.fallbacks, *_wiring(trial)]
+        yield encode(whole).encode() + b"\n"
+
+
+def _wiring(trial: Trial) -> list[Any]:
+    """What a trial waits for, and its round; nothing for one that stands alone."""
+    if trial.needs is None and not trial.round:
+        return []
+    default = asdict(Needs())
+    needs = None if trial.needs is None else asdict(trial.needs)
+    return [trial.round, needs and {key: value for key, value in needs.items() if value != default[key]}]
+
+
+def _wired(number: int, needs: dict[str, Any] | None) -> dict[str, Any]:
+    if needs is None:
+        return {"round": number}
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in needs.items()}
+    return {"round": number, "needs": Needs(**given)}
 
 
 class Plan:
@@ -161,7 +186,7 @@ class Plan:
                 raise DamagedPlanError(f"{self.path}: cut off while it was used.")
             line += part
         record = json.loads(line[: line.index(b"\n")])
-        *_, stages, _, _, _, params, commands, needs_config, fallbacks = record
+        _, _, _, _, stages, _, _, _, params, commands, needs_config, fallbacks, *_ = record
         lower = {stage: [Fallback(*item) for item in items] for stage, items in fallbacks.items()}
         return Recipe(params, dict(zip(stages, commands, strict=True)), needs_config, lower)
 
@@ -176,12 +201,12 @@ class Plan:
             with open(self.path, "rb") as file:  # noqa: PTH123
                 first = file.readline()
                 header = _header(json.loads(first))
-                trials = list(self._trials(file.readline, len(first), zlib.crc32(first)))
+                trials = list(self._trials(file.readline, len(first), zlib.crc32(first), header.begins_at))
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DamagedPlanError(f"{self.path}: not whole ({type(error).__name__}).") from error
         return header, trials
 
-    def _trials(self, readline: Any, offset: int, checksum: int) -> Iterator[Trial]:
+    def _trials(self, readline: Any, offset: int, checksum: int, first: int) -> Iterator[Trial]:
         stage_tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
         words: dict[str, str] = {}
         index = 0
@@ -191,13 +216,14 @@ class Plan:
                 if (end["end"], end["crc"]) != (index, checksum) or readline():
                     break
                 return
-            trial_id, name, output, place, stages, sweep, priority, kinds, *_ = json.loads(line)
+            trial_id, name, output, place, stages, sweep, priority, kinds, _, _, _, _, *wiring = json.loads(line)
             stages = stage_tuples.setdefault(tuple(stages), tuple(stages))
             sweep = words.setdefault(sweep, sweep)
             if kinds is not None:
                 kinds = {stage: words.setdefault(kind, kind) for stage, kind in kinds.items()}
             directory = f"{self.output}/{self._place(place) if place else name}"
-            trial = Trial(index, trial_id, name, output, directory, stages, sweep, priority, kinds)
+            wired = _wired(*wiring) if wiring else {}
+            trial = Trial(first + index, trial_id, name, output, directory, stages, sweep, priority, kinds, **wired)
             self._lines[trial.key] = offset, zlib.crc32(line)
             yield trial
             checksum, offset, index = zlib.crc32(line, checksum), offset + len(line), index + 1
@@ -244,6 +270,22 @@ def newest(output: Path, told: Sequence[str]) -> Plan | None:
         except DamagedPlanError:
             continue
     return None
+
+
+def latest(output: Path, told: Sequence[str]) -> list[Plan]:
+    """The newest plan and those that come from the same word of a user's, the rounds of a search, in their order."""
+    last = newest(output, told)
+    found: list[Plan] = []
+    for plan_id in () if last is None else [item for item in told if item in ids(output)]:
+        try:
+            plan = Plan(output, plan_id)
+        except DamagedPlanError:
+            continue
+        if last is not None and plan.header.asked == last.header.asked:
+            found.append(plan)
+        else:
+            plan.close()
+    return found
 
 
 def ids(output: Path) -> set[str]:

@@ -10,18 +10,21 @@ from runner.events import STATE_AFTER, Event, Kind
 from runner.model import Job, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
+
+    from runner.model import Trial
 
 
 @dataclass
 class Progress:
     """Fed with every event of a run; `jobs` counts the jobs of each stage that were asked for."""
 
-    jobs: Mapping[str, int]
+    jobs: Counter[str]
     slots: int
     running: dict[Job, Event] = field(default_factory=dict)
     ended: dict[Job, Kind] = field(default_factory=dict)  # what each job has come to that is over
     failed: dict[Job, Event] = field(default_factory=dict)
+    last: int = 0  # the highest number of a trial of later rounds
     _over: Counter[str] = field(default_factory=Counter)
     _seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _done: Counter[str] = field(default_factory=Counter)
@@ -49,6 +52,12 @@ class Progress:
         elif event.kind is Kind.FAIL:
             self.failed[job] = event
         return True
+
+    def join(self, trials: Iterable[Trial]) -> None:
+        """A search goes on with these trials."""
+        for trial in trials:
+            self.last = max(self.last, trial.index + 1)
+            self.jobs.update(trial.stages)
 
     def _take_back(self, job: Job) -> None:
         """The job is due again, or runs again."""

@@ -80,11 +80,13 @@ def recover(
     takes_over: bool,
     ask: str,
     retries: Mapping[str, Retry],
+    inputs: str | None = None,
 ) -> Found:
     """Reads a trial's records; closes attempts that are over, and adopts those that run.
 
     What an attempt under the same `ask` came to stands: a daemon that takes a plan up again repeats neither what was
-    forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished.
+    forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished,
+    and so do those that had other `inputs`, with all after them.
 
     Raises:
         InputError: an attempt may still run on another host.
@@ -92,7 +94,7 @@ def recover(
     if not os.path.isdir(trial.directory):  # noqa: PTH112 - called for every trial
         return Found(dict.fromkeys(trial.stages, JobState.PENDING), {}, is_new=True)
     stat = records.read_stat(trial.directory)
-    if not forced and all(stat.get(stage) is JobState.COMPLETED for stage in trial.stages):
+    if not forced and inputs is None and all(stat.get(stage) is JobState.COMPLETED for stage in trial.stages):
         return Found(dict.fromkeys(trial.stages, JobState.COMPLETED), {})
     history = records.read_attempts(trial.directory)
     adopted = []
@@ -121,8 +123,19 @@ def recover(
     failed = failures(trial, ask, history)
     due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
     states = _states(trial, told, history, forced, ask, due)
+    states |= dict.fromkeys(_stale(trial, told, history, inputs), JobState.PENDING)
     code = history.attempts[-1].start.get("code") if history.attempts else None
     return Found(states, _counts(history), tuple(adopted), failures=failed, code=code, fallbacks=_fallbacks(history))
+
+
+def _stale(trial: Trial, told: Mapping[str, JobState], history: History, inputs: str | None) -> tuple[str, ...]:
+    """The first stage that had other inputs than the present ones, and all after it."""
+    for index, stage in enumerate(trial.stages if inputs is not None else ()):
+        last, state = history.last(stage), told.get(stage)
+        has_run = last is not None or state is JobState.COMPLETED
+        if has_run and state is not JobState.RUNNING and (last is None or last.start.get("inputs") != inputs):
+            return trial.stages[index:]
+    return ()
 
 
 def failures(trial: Trial, ask: str, history: History | None = None) -> dict[str, int]:

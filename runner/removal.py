@@ -60,7 +60,7 @@ def choose(output: Path, options: argparse.Namespace) -> list[Path]:
     """
     found = [path for path in sorted(output.iterdir()) if (path / "param").is_file() and path.name != STATE_DIRECTORY]
     if options.title:
-        of_sweep = {Path(trial.directory).name for trial in planning.read(options).trials()}
+        of_sweep = {Path(trial.directory).name for trial in planning.read(options).trials(is_preview=True)}
         found = [path for path in found if path.name in of_sweep]
     for name in options.names:
         if not any(_fits(path.name, name, found) for path in found):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.events import Watcher
-    from runner.model import PlannedTrial
+    from runner.model import PlannedTrial, Trial
     from runner.planning import Request
     from runner.protocol import Channel, Message
     from runner.resources import Places
@@ -75,26 +75,24 @@ def _run(request: Request, trials: list[PlannedTrial], places: Places, console: 
         _warn_of_logout(console)
         return EXIT_OK
     progress = Progress(Counter(stage for trial in trials for stage in trial.stages), places.count)
-    left = _watch(channel, answer, request, trials, progress, console)
+    own: dict[str, Trial] = {trial.key: trial for trial in trials}
+    left = _watch(channel, answer, request, own, progress, console)
     if left is Left.DETACHED:
         return EXIT_HANGUP
-    return _close(request, trials, progress, left is Left.STOPPED, console)
+    return _close(request, list(own.values()), progress, left is Left.STOPPED, console)
 
 
 def _watch(
     channel: Channel,
     first: Message,
     request: Request,
-    trials: Sequence[PlannedTrial],
+    own: dict[str, Trial],
     progress: Progress,
     console: Console,
 ) -> Left:
-    watcher: Watcher
-    if console.is_terminal:
-        watcher = LiveWatcher(progress, len(trials), console)
-    else:
-        watcher = PlainWatcher(progress, len(trials))
-    own = {trial.key: trial for trial in trials}
+    watcher: Watcher = (
+        LiveWatcher(progress, len(own), console) if console.is_terminal else PlainWatcher(progress, len(own))
+    )
     follower = Follower(channel, own, watcher, progress, lambda: client.connect_or_start(request.output))
     try:
         return follower.follow(first, stops_at_ctrl_c=True)
@@ -124,7 +122,8 @@ def _greet(console: Console, request: Request, trials: Sequence[PlannedTrial], o
         text = f"Orphan parameters, which no command uses: {', '.join(orphans)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
     jobs = sum(len(trial.stages) for trial in trials)
-    console.print(f"Trials: {len(trials):,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
+    count = sum(not trial.is_unit for trial in trials)
+    console.print(f"Trials: {count:,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
 
 
 def _tell_difference(console: Console, difference: Message) -> None:
@@ -173,9 +172,7 @@ def _warn_of_logout(console: Console) -> None:
 # --- the end ---
 
 
-def _close(
-    request: Request, trials: Sequence[PlannedTrial], progress: Progress, was_stopped: bool, console: Console
-) -> int:
+def _close(request: Request, trials: Sequence[Trial], progress: Progress, was_stopped: bool, console: Console) -> int:
     jobs = [Job(trial, stage) for trial in trials for stage in trial.stages]
     closing.print_counts(console, closing.counts_by_stage(jobs, progress))
     closing.print_failures(console, progress.failures)
@@ -190,7 +187,7 @@ def _close(
     return EXIT_OK if is_complete else EXIT_INCOMPLETE
 
 
-def _print_results(console: Console, trials: Sequence[PlannedTrial], request: Request) -> None:
+def _print_results(console: Console, trials: Sequence[Trial], request: Request) -> None:
     try:
         closing.print_results(console, trials, request.output)
     except Exception as error:  # noqa: BLE001 - the trials are what they are, whatever their files hold

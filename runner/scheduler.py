@@ -77,6 +77,7 @@ class Scheduler:
         self._last_start: dict[str, float] = {}
         self._stagger_until: float | None = None
         self._queued = 0
+        self._withheld: set[str] = set()  # trials that wait for others, by key
         self._sequence = 0
         self.set_slots(slots)
 
@@ -103,16 +104,24 @@ class Scheduler:
         """The GPUs that may be used now, as they were just seen."""
         self._gpus.set_cards(cards, exists=True)
 
-    def add(self, trial: Trial, states: Mapping[str, JobState], terms: Mapping[str, Terms] = ANY_TERMS) -> None:
+    def add(
+        self,
+        trial: Trial,
+        states: Mapping[str, JobState],
+        terms: Mapping[str, Terms] = ANY_TERMS,
+        is_withheld: bool = False,
+    ) -> None:
         """Takes a trial in, with the state of each stage that is asked for, in their order.
 
-        One that is known already is replaced; what of it runs goes on.
+        One that is known already is replaced; what of it runs goes on. One that is withheld does not start until it is
+        added anew.
         """
         entry = self._entries.get(trial.key)
         if entry is None:
             self._sequence += 1
             entry = self._entries[trial.key] = _Entry(trial, {}, terms, self._sequence)
         self._dequeue(entry)
+        self._withheld.discard(trial.key)
         self._count(entry, -1)
         running = {stage: state for stage, state in entry.states.items() if state is JobState.RUNNING}
         if not running:
@@ -122,7 +131,10 @@ class Scheduler:
         self._count(entry, +1)
         if not running:
             entry.not_before = 0.0
-            self._enqueue(entry)
+            if is_withheld:
+                self._withheld.add(trial.key)
+            else:
+                self._enqueue(entry)
 
     def adopt(self, trial: Trial, stage: str, slot: Slot) -> None:
         """Takes in that a trial's `stage` runs already; it keeps its slot, unless another adopted one has it."""
@@ -142,6 +154,7 @@ class Scheduler:
         """Forgets a trial of which nothing runs."""
         entry = self._entries.pop(key)
         self._dequeue(entry)
+        self._withheld.discard(key)
         self._count(entry, -1)
 
     def trials(self) -> Iterable[Trial]:
@@ -183,7 +196,13 @@ class Scheduler:
     @property
     def is_done(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not self._held and not self._queued
+        return not self._held and not self._queued and not self._withheld
+
+    def is_idle(self, key: str) -> bool:
+        """Whether nothing of a trial runs, and nothing of it will start by itself."""
+        entry = self._entries[key]
+        is_waiting = entry.is_queued or key in self._withheld
+        return not is_waiting and JobState.RUNNING not in entry.states.values()
 
     # --- a user's word ---
 
@@ -218,6 +237,7 @@ class Scheduler:
         """Takes a trial's waiting jobs out; returns them."""
         entry = self._entries[trial.key]
         self._dequeue(entry)
+        self._withheld.discard(trial.key)
         waiting = [stage for stage, state in entry.states.items() if state is JobState.PENDING]
         for stage in waiting:
             self._move(entry, stage, JobState.CANCELED)
@@ -229,7 +249,8 @@ class Scheduler:
         stages = [stage for stage, state in entry.states.items() if state in _AGAIN]
         for stage in stages:
             self._move(entry, stage, JobState.PENDING)
-        if stages and not any(state is JobState.RUNNING for state in entry.states.values()):
+        is_held = trial.key in self._withheld or JobState.RUNNING in entry.states.values()
+        if stages and not is_held:
             entry.not_before = 0.0
             self._dequeue(entry)
             self._enqueue(entry)

@@ -44,6 +44,9 @@ def schema() -> Schema:
         "subgrid": _grid({}),
     }
     own = {
+        "_priority": {"type": "integer"},
+        "_after": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        "_search": _search(),
         "_title": {"type": "string", "description": "a name, for run -t"},
         "_cmd": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
         "_exclude": {"anyOf": [{"$ref": "#/$defs/zip"}, {"type": "array", "items": {"$ref": "#/$defs/zip"}}]},
@@ -56,6 +59,19 @@ def schema() -> Schema:
         "then": header,
         "else": _grid(own),
     }
+
+
+def _search() -> Schema:
+    count = {"type": "integer", "minimum": 1}
+    call = {"type": "object", "properties": {"python": {"type": "string"}}, "required": ["python"]}
+    properties = {
+        "next": {"anyOf": [{"type": "string"}, call | {"additionalProperties": False}]},
+        "rounds": count,
+        "trials": count,
+        "hours": {"type": "number", "exclusiveMinimum": 0},
+        "round_limit": {"type": ["number", "string"]},
+    }
+    return {"type": "object", "properties": properties, "required": ["next"], "additionalProperties": False}
 
 
 def _grid(own: Schema) -> Schema:

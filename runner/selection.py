@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from runner.errors import InputError, did_you_mean
+from runner.gather import PREFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +35,15 @@ def named(trials: Sequence[T], words: Sequence[str]) -> list[T]:
     """
     found: dict[int, T] = {}
     for word in words:
-        for trial in _of(trials, word.removesuffix("/").rpartition("/")[2]):
+        for trial in _of(trials, _name(word)):
             found[id(trial)] = trial
     return list(found.values())
+
+
+def _name(word: str) -> str:
+    """The name in a path: its last part, or, of a unit such as `gather.law/all`, the last two."""
+    *_, above, last = ["", *word.removesuffix("/").split("/")]
+    return f"{above}/{last}" if above.startswith(PREFIXES) else last
 
 
 def _of(trials: Sequence[T], word: str) -> list[T]:

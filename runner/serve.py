@@ -55,7 +55,7 @@ class Server:
         self._executor = LocalExecutor()
         self._journal = Journal(output)
         self.daemon = Daemon(self._executor, self._tell, self._say, self._paused)
-        self._commands = Commands(self.daemon, self._journal, output, self._say)
+        self._commands = Commands(self.daemon, self._journal, output, self._say, self._joined)
         self._notices = Notices(self.daemon.scheduler, self._commands.notify)
         self._inbox = Inbox(output)
         self._was_asked = False
@@ -159,6 +159,9 @@ class Server:
     def _tell(self, event: Event) -> None:
         self._connections.event(event)
         self._notices.hear(event)
+
+    def _joined(self, rows: list[list[Any]]) -> None:
+        self._connections.tell({"joined": rows})
 
     def _say(self, message: str) -> None:
         self._log.info("%s", message)

@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         _print_trials(console, named(view.trials, options.names) if options.names else view.trials)
     else:
         _print_counts(console, view)
+        for item in view.searches:
+            console.print(Text(printable(item.line())), soft_wrap=True)
         _print_running(console, view)
         _print_places(console, view)
         _print_failures(console, view.failed)
@@ -75,6 +77,7 @@ def _as_json(view: Overview, names: Sequence[str]) -> dict[str, object]:
             {"sweep": sweep, "stages": {stage: dict(counts) for stage, counts in stages.items()}}
             for sweep, stages in view.counts.items()
         ],
+        "searches": [asdict(item) for item in view.searches],
         "trials": [
             {
                 "number": trial.index + 1,

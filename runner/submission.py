@@ -43,6 +43,8 @@ class Origin:
     def environment(self, trial: Trial, stage: str, attempt: int, slot: Slot) -> dict[str, str]:
         """The environment of an attempt: that of whoever typed `run`, the stage's, and what tells it where it is."""
         own = {"RUNNER_OUTPUT": trial.output, "RUNNER_STAGE": stage, "RUNNER_ATTEMPT": str(attempt)}
+        if trial.needs is not None and trial.needs.decides:
+            own |= {"RUNNER_PLAN": self.plan_of[stage].header.plan_id, "RUNNER_ROUND": str(trial.round)}
         if slot.gpus is not None:
             # Without the order, CUDA counts GPUs by speed and NVML by bus.
             own |= {"CUDA_VISIBLE_DEVICES": slot.gpus, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from runner import attach
 from runner.errors import InputError
+from runner.gpus.nvml import Nvml
 from runner.watch import LiveWatcher
 
 if TYPE_CHECKING:
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from runner.devices import Device
     from runner.events import Event
     from runner.progress import Progress
 
 _GIB = 1 << 30
+GPU_LOOK_S = 1.0
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,6 +45,9 @@ class TopWatcher(LiveWatcher):
 
     def __init__(self, progress: Progress, trials: int, console: Console) -> None:
         psutil.cpu_percent()  # the first call only begins to measure
+        self._nvml = Nvml()
+        self._gpus: list[Device] = []
+        self._look_at = 0.0
         super().__init__(progress, trials, console, has_whole_screen=True)
 
     def handle(self, event: Event) -> None:
@@ -51,7 +58,21 @@ class TopWatcher(LiveWatcher):
         """Nothing scrolls here."""
 
     def _render(self) -> RenderableType:
-        return Group(self._machine(), super()._render())
+        return Group(self._machine(), *self._cards(), super()._render())
+
+    def _cards(self) -> list[Table]:
+        """A line for each GPU, read once a second; nothing where there is none."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + GPU_LOOK_S
+            self._gpus = self._nvml.snapshot().usable()
+        if not self._gpus:
+            return []
+        table = Table.grid(padding=(0, 3))
+        for device in self._gpus:
+            memory = "" if device.used_mib is None else f"{device.used_mib / 1024:.1f} of {_gib(device.total_mib)} GiB"
+            busy = "" if device.utilization is None else f"{device.utilization}% busy"
+            table.add_row(Text(f"gpu {device.index}"), Text(device.name), Text(memory), Text(device.fault or busy))
+        return [table]
 
     def _machine(self) -> Table:
         memory, swap = psutil.virtual_memory(), psutil.swap_memory()
@@ -63,3 +84,7 @@ class TopWatcher(LiveWatcher):
             Text(f"swap {swap.used / _GIB:.1f} GiB" if swap.total else ""),
         )
         return table
+
+
+def _gib(mib: int | None) -> str:
+    return "?" if mib is None else f"{mib / 1024:.1f}"

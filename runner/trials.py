@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from runner import gather
 from runner.errors import InputError, did_you_mean
 from runner.grid import trial_id
 from runner.model import Fallback, PlannedTrial, Recipe
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runner.config import Config
+    from runner.grid import Sweep
     from runner.memory import Memory
     from runner.template import Template
     from runner.values import Params
@@ -35,6 +37,10 @@ class Draft:
     stages: tuple[str, ...]
     sweep: str
     priority: int
+    titles: frozenset[str | None] = frozenset()  # of all sweeps that name it
+    round: int = 0
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of gathers that its values name, by unit
+    after: frozenset[str] = frozenset()  # gathers of which all units must be complete
 
 
 def select(config: Config, title: str | None, stages: Sequence[str] | None) -> Config:
@@ -56,29 +62,73 @@ def select(config: Config, title: str | None, stages: Sequence[str] | None) -> C
     if stages:
         wanted = tuple(stage for stage in config.templates if stage in stages)
         sweeps = [replace(sweep, stages=wanted) for sweep in sweeps]
-    return replace(config, sweeps=sweeps)
+    return replace(config, sweeps=sweeps, is_part=bool(title is not None or stages))
 
 
-def drafts(config: Config, introduced: Params, sample: int | None = None, seed: int = 0) -> Iterator[Draft]:
+def drafts(
+    config: Config, introduced: Params, sample: int | None = None, seed: int = 0, output: str = "output"
+) -> Iterator[Draft]:
     """Every trial once, in the file's order; one that stands in two sweeps runs the stages of both.
 
     With `sample`, only so many combinations of each sweep, drawn at random. Nothing is held for the trials that have
     been given out, unless the file can name a trial twice.
     """
-    namer = Namer([leaf for sweep in config.sweeps for leaf in sweep.grid.leaves()])
+    leaves = [leaf for sweep in config.sweeps for leaf in sweep.grid.leaves()]
+    if any(sweep.links for sweep in config.sweeps):
+        leaves = [(key, gather.readable_values(values)) for key, values in leaves]
+    namer = Namer(leaves)
     names = [sweep.title or f"grid {number}" for number, sweep in enumerate(config.sweeps, start=1)]
     stages_of = [sweep.stages or tuple(config.templates) for sweep in config.sweeps]
+    has_units = config.has_units or any(sweep.links for sweep in config.sweeps)
     expanded = (
-        Draft(identity, namer.name(combination, identity), params, stages, name, sweep.priority)
+        _draft(config, sweep, name, stages, combination, introduced, namer, output, has_units)
         for name, sweep, stages in zip(names, config.sweeps, stages_of, strict=True)
         for combination in (sweep.combinations() if sample is None else sweep.sample(sample, seed))
-        for params in (config.settings.resolve(combination),)
-        for identity in (trial_id(params, introduced),)
     )
-    if len(set(stages_of)) > 1:
+    if len(set(stages_of)) > 1 or has_units:
         return _joined(expanded, tuple(config.templates))
     may_repeat = len(config.sweeps) > 1 or config.settings.alias or any(sweep.grid.repeats() for sweep in config.sweeps)
     return _unique(expanded) if may_repeat else expanded
+
+
+def _draft(
+    config: Config, sweep: Sweep, name: str, stages: tuple[str, ...], combination: Params, introduced: Params,
+    namer: Namer, output: str, has_units: bool,
+) -> Draft:  # fmt: skip
+    params, places = _resolve(config, sweep, combination, output)
+    identity = trial_id(params, introduced)
+    if not has_units:
+        return Draft(identity, namer.name(combination, identity), params, stages, name, sweep.priority)
+    shown = {key: gather.readable(value) for key, value in combination.items()}
+    used = {gather.gather_of(unit) for unit in places}
+    after = frozenset(link.gather for link in sweep.links if link.key == "_after" and link.gather not in used)
+    return Draft(
+        identity, namer.name(shown, identity), params, stages, name, sweep.priority, frozenset({sweep.title}),
+        0 if sweep.round is None else sweep.round.number, places, after,
+    )  # fmt: skip
+
+
+def _resolve(config: Config, sweep: Sweep, combination: Params, output: str) -> tuple[Params, dict[str, list[str]]]:
+    """A combination's parameters, and the places in gathers that they name, by unit."""
+    params = config.settings.resolve(combination)
+    if not sweep.links:
+        return params, {}
+    try:
+        return gather.expand(params, config.gathers, output)
+    except KeyError as error:
+        link = next(link for link in sweep.links if error.args[0] in config.gathers[link.gather].by)
+        raise InputError(
+            f"{link.place}: the gather {link.gather} is grouped by {error}, which this grid leaves unset."
+        ) from None
+
+
+def identities(
+    config: Config, sweep: Sweep, introduced: Params, sample: int | None, seed: int, output: str
+) -> list[str]:
+    """The ids of a sweep's trials, each once."""
+    combinations = sweep.combinations() if sample is None else sweep.sample(sample, seed)
+    found = (trial_id(_resolve(config, sweep, item, output)[0], introduced) for item in combinations)
+    return list(dict.fromkeys(found))
 
 
 def _unique(expanded: Iterable[Draft]) -> Iterator[Draft]:
@@ -97,9 +147,13 @@ def _joined(expanded: Iterable[Draft], order: tuple[str, ...]) -> Iterator[Draft
         known = found.get(item.trial_id)
         if known is None:
             found[item.trial_id] = item
-        elif known.stages != item.stages:
+            continue
+        if known.stages != item.stages:
             both = tuple(stage for stage in order if stage in known.stages or stage in item.stages)
-            found[item.trial_id] = replace(known, stages=both)
+            known = found[item.trial_id] = replace(known, stages=both)
+        if known.titles != item.titles or known.after != item.after:
+            titles, after = known.titles | item.titles, known.after | item.after
+            found[item.trial_id] = replace(known, titles=titles, after=after, round=known.round or item.round)
     return iter(found.values())
 
 

@@ -51,7 +51,7 @@ def line(event: Event, trials: int) -> str:
     elif event.kind is Kind.DROP:
         what = "no longer asked for, "
     elif event.kind is Kind.BLOCK:
-        what = "an earlier stage failed, "
+        what = f"{event.line or 'an earlier stage failed'}, "
     elif event.kind in {Kind.START, Kind.ADOPT} and event.attempt > 1:
         what = f"attempt {event.attempt}, "
     return f"{event.kind.value:<9} {where}{event.job.stage}: {number}, {what}{event.job.trial.shown}"
@@ -81,7 +81,7 @@ class PlainWatcher:
         """Prints the event."""
         if not self._progress.handle(event):
             return
-        sys.stdout.write(line(event, self._trials) + "\n")
+        sys.stdout.write(line(event, max(self._trials, self._progress.last)) + "\n")
 
     def say(self, message: str) -> None:
         """Prints the message."""
@@ -130,7 +130,7 @@ class LiveWatcher:
                 return
         else:
             self._tell_skips()
-        self._print(line(event, self._trials), _COLORS.get(event.kind, ""))
+        self._print(line(event, max(self._trials, self._progress.last)), _COLORS.get(event.kind, ""))
 
     def say(self, message: str) -> None:
         """Prints the message above the live view."""

@@ -15,6 +15,8 @@ import yaml
 from runner.examine import paramfile
 
 RECORDS_DIRECTORY = ".runner"
+UNITS = ("gather.", "search.")
+"""How the directories of gathers and of searches' decisions begin, which are no trials."""
 SHARED_DIRECTORY = f"{RECORDS_DIRECTORY}/trials"
 """Where the records of trials lie that share one output directory, as `run --no-subdir` has it."""
 _TIME = r"[0-9]{8}\.[0-9]{6}"
@@ -79,7 +81,10 @@ def trial_names(output: str | Path = "output", regex: str = ".*") -> list[str]:
         names = [
             entry.name
             for entry in entries
-            if entry.name != RECORDS_DIRECTORY and pattern.search(entry.name) and entry.is_dir()
+            if entry.name != RECORDS_DIRECTORY
+            and not entry.name.startswith(UNITS)
+            and pattern.search(entry.name)
+            and entry.is_dir()
         ]
     return sorted(names, key=natural_key)
 

@@ -192,8 +192,8 @@ def test_a_fit_without_bars_predicts_null_for_them(tmp_path: Path, capsys: pytes
     [
         ("{", "line 1: needed is a JSON object"),
         ('{"name": "a"}', "line 1: needed is a JSON object with `name` and `directory`"),
-        ("", "no completed trial"),
-        ('{"name": "a", "directory": "b", "state": "failed"}', "no completed trial"),
+        ("", "no finished trial"),
+        ('{"name": "a", "directory": "b", "state": "failed"}', "no finished trial"),
     ],
 )
 def test_a_bad_list_of_trials(tmp_path: Path, line: str, message: str) -> None:

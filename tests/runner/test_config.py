@@ -135,12 +135,13 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
             HEAD + "defaults: {a: 1}\n" + GRID,
             ", line 4, defaults",
             "Did you mean 'default'? "
-            "Allowed: alias, default, fail_fast, notify, order, resource, snapshot, stage, template.",
+            "Allowed: alias, default, fail_fast, gather, notify, order, resource, snapshot, stage, template.",
         ),
         (
             HEAD + "lr: [1]\n",
             ", line 4, lr",
-            "unknown key. Allowed: alias, default, fail_fast, notify, order, resource, snapshot, stage, template.",
+            "unknown key. Allowed: alias, default, fail_fast, gather, notify, order, resource, snapshot, stage, "
+            "template.",
         ),
         ("templates: {a: x}\n" + GRID, ", line 1, templates", "Did you mean 'template'?"),
         (
@@ -216,12 +217,12 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (
             HEAD + "---\n_titel: x\nlr: 1\n",
             ", line 5, _titel",
-            "Did you mean '_title'? Allowed here: _cmd, _exclude, _priority, _title, _zip.",
+            "Did you mean '_title'? Allowed here: _after, _cmd, _exclude, _priority, _search, _title, _zip.",
         ),
         (
             HEAD + "---\n_output: x\nlr: 1\n",
             ", line 5, _output",
-            "belong to the runner. Allowed here: _cmd, _exclude, _priority, _title, _zip.",
+            "belong to the runner. Allowed here: _after, _cmd, _exclude, _priority, _search, _title, _zip.",
         ),
         (HEAD + "---\n_title: 5\nlr: 1\n", ", line 5, _title", "5 is no title; allowed: a string."),
         (HEAD + "---\n_title: ' '\nlr: 1\n", ", line 5, _title", "allowed: a string."),

@@ -1,0 +1,233 @@
+"""Searches in rounds, as a user types them: a command reads what came of the trials and prints the next grid."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Project, Said
+
+    Typed = Callable[..., "Said"]
+
+FILE = """\
+template:
+  train: 'python train.py {x} {_output}'
+resource: {cpu: 2}
+default: {x: 0}
+---
+_title: greedy
+_search: {next: python next.py, rounds: 5}
+x: [1, 4, 9]
+"""
+# The loss is lowest at 6; of 9 there is none.
+TRAIN = """\
+import pathlib, sys
+x = float(sys.argv[1])
+loss = "nan" if x == 9 else abs(x - 6)
+pathlib.Path(sys.argv[2], "metrics.csv").write_text(f"step,loss\\n1,100\\n2,{loss}\\n")
+sys.exit(76 if x == 9 else 0)
+"""
+# Goes on around the best, with half the step each time, until that is 1.
+NEXT = """\
+import json, os, sys
+trials = [json.loads(line) for line in sys.stdin]
+number = int(os.environ["RUNNER_ROUND"])
+with open("asked", "a") as file:
+    print(number, file=file)
+good = [trial for trial in trials if trial["state"] == "finished"]
+best = min(good, key=lambda trial: trial["metrics"]["loss"])["parameters"]["x"]
+step = 4 / 2**number
+print("seen", len(trials), file=sys.stderr)
+if step >= 1:
+    print(f"x: [{best - step:g}, {best}, {best + step:g}]\\n_why: {best} is best")
+"""
+
+
+@pytest.fixture
+def search(project: Project) -> Project:
+    """A search of three rounds."""
+    project.write(FILE)
+    project.write(TRAIN, "train.py")
+    project.write(NEXT, "next.py")
+    return project
+
+
+def decision(project: Project, number: int, title: str = "greedy") -> dict[str, Any]:
+    path = project.output / f"search.{title}" / f"round_{number}" / "decision.json"
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def decided(output: Path) -> list[str]:
+    return sorted(path.parent.name for path in output.glob("search.*/*/decision.json"))
+
+
+def asked(project: Project) -> list[int]:
+    return [int(line) for line in (project.path / "asked").read_text().split()]
+
+
+def test_each_round_comes_from_the_results_of_those_before(search: Project, typed: Typed) -> None:
+    said = typed()
+    assert said.code == 1  # one trial diverged
+    assert asked(search) == [1, 2, 3]
+    assert search.trials() == sorted(["search.greedy", *(f"X_{x}" for x in (1, 4, 9, 2, 6, 5, 7))])
+    first, last = decision(search, 1), decision(search, 3)
+    assert (first["printed"], first["why"], first["new"]) == ("x: [2, 4, 6]\n_why: 4 is best\n", "4 is best", 2)
+    diverged = next(row for row in first["read"] if row["parameters"]["x"] == 9)
+    told = {key: diverged[key] for key in ("name", "directory", "round", "state", "cause", "metrics", "nan")}
+    assert told == {
+        "name": "X_9",
+        "directory": "output/X_9",
+        "round": 1,
+        "state": "failed",
+        "cause": "diverged",
+        "metrics": {"step": 2.0, "loss": None},
+        "nan": ["loss"],
+    }
+    assert [row["round"] for row in last["read"]] == [1, 1, 1, 2, 2, 3, 3]
+    assert (last["grid"], last["ended"]) == (None, "`next` printed no grid: the search is over")
+    assert '_round: "2"' in (search.output / "X_6" / "param").read_text()
+    assert "seen 5" in search.log("search.greedy/round_2", "decide")
+
+
+def test_a_finished_search_is_not_begun_again(search: Project, typed: Typed) -> None:
+    typed()
+    again = typed()
+    assert (again.code, again.started()) == (0, [])
+    assert asked(search) == [1, 2, 3]
+    shutil.rmtree(search.output / "X_6")
+    assert typed().started() == ["train X_6"]
+    assert typed("-f").started() == sorted(
+        [*(f"train X_{x}" for x in (1, 4, 9, 2, 6, 5, 7)), *(f"decide round_{n}" for n in (1, 2, 3))]
+    )
+    assert asked(search) == [1, 2, 3, 1, 2, 3]
+
+
+def test_another_first_grid_is_decided_anew(search: Project, typed: Typed) -> None:
+    typed()
+    search.write(FILE.replace("[1, 4, 9]", "[1, 4, 8, 9]"))
+    assert typed().started() == ["decide round_1", "decide round_2", "decide round_3", "train X_8", "train X_9"]
+    assert asked(search)[3:] == [1, 2, 3]
+    assert len(decision(search, 1)["read"]) == 4
+
+
+def test_status_tells_how_far_a_search_is(search: Project, typed: Typed) -> None:
+    search.write(NEXT + "sys.exit(number == 2)\n", "next.py")
+    assert typed().code == 1
+    assert "search greedy: round 2 of at most 5; the last decision: 4 is best" in typed("status").out
+    assert json.loads(typed("status", "--json").out)["searches"] == [
+        {"search": "greedy", "round": 2, "rounds": 5, "is_over": False, "last": "the last decision: 4 is best"}
+    ]
+    search.write(NEXT, "next.py")
+    assert typed().started() == ["decide round_2", "decide round_3", "train X_5", "train X_7"]
+    assert "search greedy: ended after round 3 of at most 5; `next` printed no grid" in typed("status").out
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("x: [1", "the grid for round 2 of greedy, line 2: not YAML"),
+        ("y: 1\n_tilte: a", "the grid for round 2 of greedy, line 2, _tilte: keys that begin with _"),
+        ("x: 1\n---\nx: 2", "the grid for round 2 of greedy, line 3: a second document"),
+        ("- 1", "the grid for round 2 of greedy, line 1: a grid must be a mapping"),
+        ("x: []", "line 1, x: the list of values is empty"),
+        ("_title: b\nx: 3", "line 1, _title: belongs to the search's first grid, in params.yaml."),
+        ("x: '{_gather.law}'", "line 1, x: no gather 'law'."),
+    ],
+)
+def test_a_grid_that_is_none_fails_the_search_and_names_round_and_line(
+    search: Project, typed: Typed, printed: str, told: str
+) -> None:
+    search.write(FILE.replace("next: python next.py", "next: cat grid"))
+    search.write(printed, "grid")
+    assert typed().code == 1
+    assert told in search.log("search.greedy/round_1", "decide")
+    assert search.stat("search.greedy/round_1") == {"decide": "failed"}
+    assert decided(search.output) == []
+    search.write("x: 2", "grid")
+    assert "train X_2" in typed().started()
+
+
+@pytest.mark.parametrize(
+    ("limits", "rounds", "ended"),
+    [
+        ("rounds: 2", 2, "the limit of 2 rounds is reached"),
+        ("trials: 6", 2, "the limit of 6 trials is reached: 5 were run, 2 would come"),
+        ("hours: 1e-9", 1, "the limit of 1e-09 hours is reached: the trials took 0.00 h"),
+    ],
+)
+def test_a_search_ends_at_its_limits(search: Project, typed: Typed, limits: str, rounds: int, ended: str) -> None:
+    search.write(FILE.replace("rounds: 5", limits))
+    typed()
+    assert decision(search, rounds)["ended"] == ended
+    assert decision(search, rounds)["printed"]
+    assert len(decided(search.output)) == rounds
+
+
+def test_a_python_function_decides(search: Project, typed: Typed) -> None:
+    search.write(FILE.replace("next: python next.py", "next: {python: choose.py:choose}"))
+    search.write(
+        "def choose(trials):\n    return {'x': [2], '_why': len(trials)} if len(trials) < 4 else None\n", "choose.py"
+    )
+    typed()
+    assert decision(search, 1)["why"] == "3"
+    assert decision(search, 2)["grid"] is None
+    search.write(FILE.replace("next: python next.py", "next: {python: choose.py:chose}"))
+    shutil.rmtree(search.output)
+    typed()
+    assert "choose.py: no function 'chose'. Did you mean 'choose'?" in search.log("search.greedy/round_1", "decide")
+
+
+def test_a_gather_over_a_search_waits_for_its_end(search: Project, typed: Typed) -> None:
+    search.write(
+        FILE.replace("default:", "gather: {best: {cmd: 'wc -l < {_trials}', of: greedy, need: 1}}\ndefault:")
+        + "---\n_title: last\n_after: best\nx: 20\n"
+    )
+    said = typed()
+    starts = [line.rsplit("/", 1)[-1] for line in said.out.splitlines() if line.startswith("START")]
+    assert starts[-3:] == ["round_3", "all", "X_20"]
+    assert search.log("gather.best/all", "best") == "6\n"
+    assert typed().started() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("_title: greedy\n", "", "line 6, _search: a search needs a `_title`, which names its rounds."),
+        ("rounds: 5", "round: 5", "_search.round: unknown key. Did you mean 'rounds'?"),
+        ("rounds: 5", "rounds: 0", "_search.rounds: 0 is no count; allowed: a whole number above 0."),
+        ("rounds: 5", "round_limit: soon", "_search.round_limit: 'soon' is no duration"),
+        ("next: python next.py, ", "", "_search: the key `next` is missing"),
+        ("next: python next.py", "next: {python: choose}", "next.python: 'choose' is no function"),
+        ("train: 'p", "decide: 'p", "_search: a stage is called `decide`, as the decisions of a search are"),
+        ("_title: greedy", "_title: a b", "_title: 'a b' cannot name a search"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(search: Project, typed: Typed, old: str, new: str, told: str) -> None:
+    search.write(FILE.replace(old, new))
+    said = typed()
+    assert said.code == 2
+    assert told in said.err
+    assert not search.output.exists()
+
+
+def test_a_round_that_takes_too_long_is_decided_with_what_is_there(search: Project, typed: Typed) -> None:
+    search.write(
+        FILE.replace("rounds: 5", "rounds: 1, round_limit: 1s").replace(
+            "'python", "'test {x} != 4 || sleep 100; python"
+        )
+    )
+    said = typed()
+    assert "search.greedy/round_1: the round's time limit is reached; what still runs is ended." in said.out
+    states = {row["parameters"]["x"]: row["state"] for row in decision(search, 1)["read"]}
+    assert states == {1: "finished", 4: "canceled", 9: "failed"}
+    assert decision(search, 1)["why"] == "1 is best"
+    assert not search.living()
+    assert typed().started() == []
