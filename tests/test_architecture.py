@@ -40,6 +40,7 @@ PURE = (
     "busy",
     "search/choice",
     "search/branches",
+    "search/halving",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
