@@ -17,7 +17,7 @@ RULE = Rule(rungs=(33, 100, 300))
 def loss(lr: float, width: int, decay: float, step: int) -> float:
     """A trial's loss: a power law that the LR shifts, a wider model ends lower, and large LRs begin lower."""
     distance = abs(math.log10(lr / 1e-2))
-    return 2 + 3 / width + 0.3 * distance + decay + (3 + distance) * (step + 1) ** -0.5
+    return 2 + 3 / width + 0.3 * distance + decay + (3 + distance) / math.sqrt(step + 1)
 
 
 GRID = {
@@ -34,7 +34,8 @@ def simulate(names: list[str], slots: int) -> tuple[dict[str, int], int]:
     A trial that stops frees its slot; one that may go on after all comes before those that have not begun.
     """
     steps = dict.fromkeys(names, 0)
-    waiting, stopped, running = list(names), [], []
+    waiting, stopped = list(names), list[str]()
+    running: list[str] = []
     spent = 0
     while True:
         reached = {
