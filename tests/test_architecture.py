@@ -40,7 +40,7 @@ PURE = (
     "busy",
     "search/choice",
     "search/branches",
-    "search/halving",
+    "halving",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -75,7 +75,7 @@ LAYERS = (
         "ledger",
         "codewatch",
     },
-    {"rounds", "units"},
+    {"rounds", "units", "pruning"},
     {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot"},
     {
         "header",
@@ -98,7 +98,7 @@ LAYERS = (
     {"daemonlog", "logtail", "logout", "triage", "keep"},
     {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
     {"eligibility", "pools", "learning", "memory", "busy"},
-    {"gather", "waits"},
+    {"gather", "waits", "halving"},
     {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )
 

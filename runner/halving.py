@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """`rungs` are steps, rising; `keep` is the part that goes on at each of them."""
+    """`rungs` are steps, rising; `keep` is the part that goes on at each of them, judged by a column `metric`."""
 
     rungs: tuple[int, ...]
     keep: float = 1 / 3
-    larger_is_better: bool = False
+    metric: str = "loss"
+    is_maximized: bool = False
 
     def __post_init__(self) -> None:
         if not self.rungs or self.rungs[0] < 1 or any(b <= a for a, b in zip(self.rungs, self.rungs[1:], strict=False)):
@@ -43,19 +44,20 @@ def at_rungs(rule: Rule, curve: Sequence[tuple[int, float]]) -> list[float]:
     return found
 
 
-def stands(rule: Rule, reached: Mapping[str, Sequence[float]]) -> dict[str, bool]:
+def stands(rule: Rule, reached: Mapping[str, Sequence[float]], is_last: bool = False) -> dict[str, bool]:
     """Whether each trial that has reached a rung may go on beyond the last one that it reached.
 
     `reached` holds each trial's metric at the rungs that it reached, in the order of the rungs. A trial is compared
     with all that reached the same rung, those included that went further; NaN is worse than any number. Of equal ones
-    the first goes on. False means: stop it, or, if it has stopped, leave it; True: let it go on, or revive it.
+    the first goes on. `is_last` says that no other trial is to come: then at least one goes on, however few there are.
+    False means: stop it, or, if it has stopped, leave it; True: let it go on, or revive it.
     """
     going = {}
     for level in range(len(rule.rungs)):
         there = [name for name, values in reached.items() if len(values) > level]
         order = sorted(there, key=lambda name: _badness(rule, reached[name][level]))
         # Binary fractions: 27 * (1 / 3) must be 9.
-        best = set(order[: math.floor(len(there) * rule.keep + 1e-9)])
+        best = set(order[: max(math.floor(len(there) * rule.keep + 1e-9), is_last)])
         for name in there:
             if len(reached[name]) == level + 1:
                 going[name] = name in best and not math.isnan(reached[name][level])
@@ -65,4 +67,4 @@ def stands(rule: Rule, reached: Mapping[str, Sequence[float]]) -> dict[str, bool
 def _badness(rule: Rule, value: float) -> float:
     if math.isnan(value):
         return math.inf
-    return -value if rule.larger_is_better else value
+    return -value if rule.is_maximized else value

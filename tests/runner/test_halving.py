@@ -8,7 +8,7 @@ import random
 import pytest
 
 from runner.errors import InputError
-from runner.search.halving import Rule, at_rungs, stands
+from runner.halving import Rule, at_rungs, stands
 
 STEPS = 900
 RULE = Rule(rungs=(33, 100, 300))
@@ -96,7 +96,13 @@ def test_a_rung_keeps_its_part_and_never_a_nan() -> None:
     assert stands(rule, {"a": [1.0], "b": [2.0]}) == {"a": False, "b": False}
     assert stands(rule, {"a": [1.0], "b": [2.0], "c": [0.5]}) == {"a": False, "b": False, "c": True}
     assert stands(rule, {"a": [math.nan], "b": [math.nan], "c": [math.nan]}) == dict.fromkeys("abc", False)
-    assert stands(Rule((10,), larger_is_better=True), {"a": [1.0], "b": [2.0], "c": [0.5]})["b"]
+    assert stands(Rule((10,), is_maximized=True), {"a": [1.0], "b": [2.0], "c": [0.5]})["b"]
+
+
+def test_of_the_last_ones_at_least_one_goes_on() -> None:
+    assert stands(RULE, {"a": [1.0], "b": [2.0]}, is_last=True) == {"a": True, "b": False}
+    assert stands(RULE, {"a": [1.0, 1.0], "b": [2.0]}, is_last=True) == {"a": True, "b": False}
+    assert stands(RULE, {"a": [math.nan]}, is_last=True) == {"a": False}
 
 
 def test_who_stopped_goes_on_when_later_ones_are_worse() -> None:
