@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SCHEDULE, SUMMARY, PICTURE = "schedule.json", "search.json", "search.png"
 _CHOSEN, _OTHER = "#0072B2", "#BBBBBB"
+_POINTS = 50
 
 
 def losses(leg: Leg, metric: str) -> list[float]:
@@ -55,12 +56,13 @@ def write(
     steps = sum(leg.end - leg.begin for leg in legs)
     values = {"knots": last.knots(), "metric": metric, "trials": len(legs), "steps_spent": steps, "legs": found}
     replace_text(summary, json.dumps(values, indent=2) + "\n")
-    draw(picture, last, legs, metric)
+    draw(picture, last, legs, metric, smooth)
     return schedule, summary, picture
 
 
-def draw(path: Path, last: Leg, legs: Sequence[Leg], metric: str) -> None:
-    """Draw the schedule above, and below it the curves of all legs, those of the schedule in colour."""
+def draw(path: Path, last: Leg, legs: Sequence[Leg], metric: str, smooth: Callable[[Any], Any]) -> None:
+    """Draw the schedule above, and below it the smoothed curves of all legs, those of the schedule in colour."""
+    import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,25 +72,25 @@ def draw(path: Path, last: Leg, legs: Sequence[Leg], metric: str) -> None:
     chosen = last.chain()
     for leg in sorted(legs, key=lambda leg: leg in chosen):
         style: dict[str, Any] = {"color": _CHOSEN, "lw": 2} if leg in chosen else {"color": _OTHER, "lw": 0.8}
-        above.plot([leg.begin, leg.end], [leg.lr1, leg.lr2], **style)
+        # A line of LRs is a curve on a logarithmic axis.
+        above.plot(np.linspace(leg.begin, leg.end, _POINTS), np.linspace(leg.lr1, leg.lr2, _POINTS), **style)
         if losses(leg, metric):
             curve = read_metrics(leg.trial.directory)[["step", metric]].dropna()
-            below.plot(curve["step"], curve[metric], **style)
+            below.plot(curve["step"], list(smooth(curve[metric].tolist())), **style)
     positive = [leg.lr2 for leg in legs if leg.lr2 > 0]
     if positive:
         above.set_yscale("symlog", linthresh=min(positive))
     above.set_ylabel("learning rate")
-    below.set_ylabel(metric)
+    below.set_ylabel(f"{metric}, smoothed")
     below.set_xlabel("step")
-    _limit(below, chosen, metric)
+    _limit(below, [value for leg in chosen for value in smooth(losses(leg, metric))])
     beside = path.with_name(f".{path.name}.tmp")
     figure.savefig(beside, dpi=150, format="png")
     beside.replace(path)
 
 
-def _limit(axes: Axes, chosen: Sequence[Leg], metric: str) -> None:
+def _limit(axes: Axes, values: Sequence[float]) -> None:
     """Show the range of the chosen curves: a candidate that all but diverged would flatten them."""
-    values = [value for leg in chosen for value in losses(leg, metric)]
     if values:
-        margin = 0.15 * (max(values) - min(values)) + 1e-9
+        margin = 0.05 * (max(values) - min(values)) + 1e-9
         axes.set_ylim(min(values) - margin, max(values) + margin)
