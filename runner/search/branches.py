@@ -47,8 +47,9 @@ class Leg:
 
     @property
     def others(self) -> dict[str, Any]:
-        """The parameters that the search leaves alone."""
-        return {name: value for name, value in self.trial.parameters.items() if name not in OWN}
+        """The parameters that the search leaves alone; null ones, which templates leave out, would lengthen names."""
+        found = self.trial.parameters.items()
+        return {name: value for name, value in found if name not in OWN and value is not None}
 
 
 def grow(trials: Sequence[Trial], edges: Sequence[int], pattern: str) -> list[Leg]:

@@ -34,6 +34,7 @@ SAMPLERS = ("tpe", "gp", "cmaes", "grid", "qmc", "random")
 STUDY = "search"
 BEST = "best.json"
 PRUNED = "pruned"
+_KNOWN_BATCHES = 100
 NEEDED = "pip install 'params-runner[search]' (and [train] for gp)"
 
 
@@ -103,10 +104,19 @@ class Search:
         found = [trial.metrics.get(name, math.nan) for name in self.directions]
         return found if trial.ok and all(map(math.isfinite, found)) else None
 
-    def ask(self) -> list[Asked]:
-        """The next batch; of a grid, what is left of it."""
-        left = self.batch if self.size is None else min(self.batch, self.size - len(self.study.trials))
-        return [self.study.ask(self.distributions) for _ in range(left)]
+    def ask(self, number: int) -> list[Asked]:
+        """The batch of round `number`, the first one in which a point is new; none when there is no such batch.
+
+        A batch of known points is told at once: to the runner, a round without a new trial is the end.
+        """
+        known = {key for key, trial in self.trials.items() if trial.round < number}
+        for _ in range(_KNOWN_BATCHES):
+            left = self.batch if self.size is None else min(self.batch, self.size - len(self.study.trials))
+            asked = [self.study.ask(self.distributions) for _ in range(left)]
+            if any(self.key(one.params) not in known for one in asked):
+                return asked
+            self.tell(asked, number)
+        return []
 
     def tell(self, asked: Sequence[Asked], number: int) -> None:
         """Tell the study what came of the batch of round `number`."""
@@ -136,11 +146,11 @@ def next_grid(options: argparse.Namespace, trials: list[Trial]) -> Mapping[str, 
         if trial.round == 1:
             search.give(trial)
     for number in range(2, done + 1):
-        search.tell(search.ask(), number)
+        search.tell(search.ask(number), number)
     directory = rounds.own_directory(options.out)
     best = _best(search, trials)
     rounds.replace_text(directory / BEST, json.dumps(best, indent=2) + "\n")
-    asked = search.ask()
+    asked = search.ask(done + 1)
     if options.storage:
         _copy(search.study, options.storage)
     if not asked:

@@ -143,6 +143,17 @@ def test_a_grid_ends_with_its_last_point(played: Played) -> None:
     assert len(found) == 6
 
 
+def test_a_batch_of_known_points_ends_no_search(played: Played) -> None:
+    argv = ("kind=a,b", "layers=1:3", "--sampler", "grid", "--batch", "2")
+    every = [{"kind": kind, "layers": layers} for kind in "ab" for layers in (1, 2, 3)]
+    played.play([point for point in every if point != {"kind": "b", "layers": 2}], lambda point: {"loss": 1.0})
+    points = played.decide(*argv)
+    assert {"kind": "b", "layers": 2} in points
+    played.play(points, lambda point: {"loss": 0.5})
+    assert len(played.lines) == 6
+    assert played.decide(*argv) == []
+
+
 def test_failed_and_nan_trials_are_told_as_failures(played: Played) -> None:
     played.play(FIRST, loss)
     points = played.decide(*AXES)
