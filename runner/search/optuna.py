@@ -240,13 +240,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given = options(argv)
         import optuna  # noqa: F401
-    except ImportError as error:
+
+        return rounds.decide(functools.partial(next_grid, given))
+    except ImportError as error:  # also of what a sampler needs
         print(f"error: {error.name} is missing: {NEEDED}.", file=sys.stderr)
         return InputError.exit_code
     except RunnerError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return rounds.decide(functools.partial(next_grid, given))
 
 
 if __name__ == "__main__":
