@@ -53,7 +53,9 @@ class Pruning:
 
     def revived(self, job: Job, rule: Rule) -> list[Trial]:
         """After news of a job, or its end: the pruned trials beside it that go on after all."""
-        going = self._stands(self._group(job, rule), job)
+        group = self._group(job, rule)
+        self._read(group, job.trial)
+        going = self._stands(group, job)
         found = []
         for key, goes_on in going.items():
             trial = self._scheduler.trial(key)
