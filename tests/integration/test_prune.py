@@ -25,7 +25,13 @@ template:
     prune: {{rungs: [10], keep: 1/3}}
   evaluate: "true"
 resource: {{cpu: 3}}
+gather:
+  after:
+    cmd: wc -l < {{_trials}} > {{_output}}/count; date >> {{_output}}/runs
+    of: all
+    need: 1
 ---
+_title: all
 loss: [3, 1, 2]
 """
 
@@ -39,6 +45,10 @@ def test_those_that_fall_behind_are_pruned_and_the_run_is_complete(project: Proj
     for name in ("Loss_2", "Loss_3"):
         assert project.stat(name) == {"train": "pruned", "evaluate": "pruned"}
     assert "fell behind, output/Loss_3" in done.stdout
+    # What waits for them has waited for those that might still have been revived.
+    gathered = project.output / "gather.after" / "all"
+    assert (gathered / "count").read_text().strip() == "1"
+    assert len((gathered / "runs").read_text().splitlines()) == 1
     again = project.run()
     assert again.returncode == 0
     assert "START" not in again.stdout
