@@ -303,6 +303,7 @@ class Daemon:
         if is_left_out:
             self.intake.forget(job.trial)
         elif item.options.prune is not None:
+            # Before the others hear of the end: with what is revived, more is to come.
             self._revive(job, item.options.prune)
         self.intake.pipeline.ended(job.trial)
 
@@ -372,6 +373,7 @@ class Daemon:
         for trial in self._pruning.revived(job, rule):
             for due in self.scheduler.again(trial):
                 self._tell(Event(Kind.WAIT, due, time.time()))
+            self.intake.pipeline.reopen(trial)
 
     def _end_attempt(self, item: Running, ending: Ending) -> None:
         """Asks an attempt to end; what is left of it after its grace is killed."""

@@ -312,8 +312,10 @@ def _keys_at(path: KeyPath) -> type[BaseModel]:
     """The model whose keys are allowed where `path` ends."""
     if len(path) == 1:
         return Header
-    if "retry" in path[1:]:
-        return RetrySpec
+    inner: dict[str, type[BaseModel]] = {"retry": RetrySpec, "prune": PruneSpec}
+    for name in path[1:-1]:
+        if name in inner:
+            return inner[str(name)]
     models: dict[str, type[BaseModel]] = {
         "template": StageSpec,
         "gather": GatherSpec,

@@ -42,10 +42,9 @@ class Pruning:
         group = self._group(job, rule)
         self._read(group, job.trial)
         count = len(group.reached.get(job.trial.key, ()))
-        if count <= group.judged.get(job.trial.key, 0):
-            return False
-        group.judged[job.trial.key] = count
-        return True
+        before = group.judged.get(job.trial.key, 0)
+        group.judged[job.trial.key] = count  # fewer than before, where it began anew
+        return count > before
 
     def is_behind(self, job: Job, rule: Rule) -> bool:
         """Whether a running job stops at the rung to which it came."""
@@ -53,7 +52,9 @@ class Pruning:
 
     def revived(self, job: Job, rule: Rule) -> list[Trial]:
         """After news of a job, or its end: the pruned trials beside it that go on after all."""
-        going = self._stands(self._group(job, rule), job)
+        group = self._group(job, rule)
+        self._read(group, job.trial)
+        going = self._stands(group, job)
         found = []
         for key, goes_on in going.items():
             trial = self._scheduler.trial(key)

@@ -87,8 +87,8 @@ def recover(
 
     What an attempt under the same `ask` came to stands: a daemon that takes a plan up again repeats neither what was
     forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished,
-    and so do those that had other `inputs`, with all after them. What was pruned stays so, unless `ask`, which then
-    `revives`, is a later word about the trial itself.
+    and so do those that had other `inputs`, with all after them.
+    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself.
 
     Raises:
         InputError: an attempt may still run on another host.

@@ -75,8 +75,7 @@ LAYERS = (
         "ledger",
         "codewatch",
     },
-    {"rounds", "units"},
-    {"pruning"},
+    {"rounds", "units", "pruning"},
     {"recovery", "executors", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot"},
     {
         "header",

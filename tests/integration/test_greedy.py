@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-import pytest
-
 from tests.conftest import Project
-
-pytest.importorskip("runner.gather", reason="needs the runner's searches")
 
 PROGRAM = """
 import math, pathlib, sys

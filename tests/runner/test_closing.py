@@ -16,6 +16,7 @@ ENDS = {
     JobState.BLOCKED: Kind.BLOCK,
     JobState.INTERRUPTED: Kind.INTERRUPT,
     JobState.CANCELED: Kind.CANCEL,
+    JobState.PRUNED: Kind.PRUNE,
     JobState.RUNNING: Kind.START,
 }
 FINAL: list[dict[str, Kind | None]] = [

@@ -10,10 +10,11 @@ import pytest
 from runner import daemon as module
 from runner import records
 from runner.halving import Rule
-from runner.model import JobState
+from runner.model import JobState, Slot
 from runner.options import StageOptions
-from runner.pruning import rows
-from tests.runner.standins import Clock
+from runner.pruning import Pruning, rows
+from runner.scheduler import Scheduler
+from tests.runner.standins import Clock, planned
 from tests.runner.test_daemon import Story
 
 STEPS = 90
@@ -138,6 +139,22 @@ def test_a_user_revives_a_pruned_trial_by_name_alone(training: Training) -> None
     training.settle()
     assert 3 not in training.came_to(PRUNED)
     assert training.world.jobs() == [("T_3", "a")]
+
+
+def test_a_program_that_begins_anew_is_judged_anew(tmp_path: Path) -> None:
+    scheduler = Scheduler([Slot("cpu 0")])
+    trial = planned(tmp_path, 0, "a")
+    scheduler.add(trial, {"a": JobState.PENDING})
+    (job,) = (start.job for start in scheduler.decide())
+    pruning, rule = Pruning(scheduler), Rule((3, 10))
+    file = Path(trial.directory) / "metrics.csv"
+    file.parent.mkdir()
+    news = []
+    for content in ("", "3,1.0\n", "3,1.0\n4,1.0\n", "", "3,1.0\n", "3,1.0\n10,1.0\n"):
+        file.write_text(f"step,loss\n{content}")
+        news.append(pruning.has_news(job, rule))
+    assert news == [False, True, False, False, True, True]
+    assert not pruning.is_behind(job, rule)
 
 
 def test_rows_without_a_value_and_a_torn_one_do_not_count(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
-
 from runner import config
 from runner.search import greedy, optuna
 from runner.yamlfile import load
@@ -40,7 +38,6 @@ def test_the_example_s_search_parses() -> None:
 
 
 def test_the_example_is_a_file_that_run_takes() -> None:
-    pytest.importorskip("runner.gather", reason="needs the runner's gathers")
     found = config.load(ROOT / "examples" / "greedy_lr.yaml")
     assert [sweep.title for sweep in found.sweeps] == ["greedy", "from_scratch", "constant", "usual"]
 
