@@ -242,9 +242,10 @@ def named(
     LR of every step, or the knots of a piecewise linear schedule from step 0 to the last one, as `.csv` (`step,lr`)
     or `.json` ({"knots": [[step, lr], ...]}). Raises TrainError for what makes no schedule.
     """
-    shape = Shape(steps, peak, warmup, floor, decay, warmup_kind, convention)
+    is_file = name.endswith(FILES)
+    shape = Shape(steps, peak, 0 if is_file else warmup, floor, decay, warmup_kind, convention)
     _check(shape)
-    if name.endswith(FILES):
+    if is_file:
         return from_file(Path(name), steps)
     formula = _formula(name, shape)
     return lambda step: formula(step) * _warm_up(step, shape)

@@ -19,7 +19,8 @@ from train.config import Config, LmConfig
 from train.signals import Stop
 
 Make = Callable[..., LmConfig]
-BOTH: dict[str, Any] = {"averages": ["ema_0.9"], "log_every": 2}
+# The default warm-up, which applies to neither, is longer than these runs.
+BOTH: dict[str, Any] = {"averages": ["ema_0.9"], "log_every": 2, "warmup": 100}
 
 
 def searched(
@@ -33,7 +34,7 @@ def searched(
     for number in (1, 2, 3):
         for parameters in combinations(grid):
             name = f"trial_{len(lines)}"
-            runs[name] = tiny(name, **parameters, **BOTH, warmup=100)
+            runs[name] = tiny(name, **parameters, **BOTH)
             state = "finished" if trainer.train(runs[name], Stop()) == 0 else "failed"
             line = {"name": name, "directory": str(runs[name].out), "parameters": parameters}
             lines.append({**line, "round": number, "state": state})
