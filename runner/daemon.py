@@ -218,7 +218,7 @@ class Daemon:
         lease = None
         if self._gpus.is_leased(start.slot):
             lease = self._gpus.lease(start.slot)
-            if lease is None:  # another daemon was faster
+            if lease is None:
                 self.scheduler.refuse(start)
                 return
         try:

@@ -53,9 +53,7 @@ class GpuWork:
         try:
             seen = self._desk.look(now)
         except SystemFaultError as error:
-            if str(error) != self._fault:
-                self._fault = str(error)
-                self._say(f"{error} Nothing starts on a GPU until this is over.")
+            self._tell_fault(error)
             self._scheduler.set_cards([])
             return []
         self._fault = ""
@@ -63,12 +61,13 @@ class GpuWork:
         return seen.lost
 
     def lease(self, slot: Slot) -> Lease | None:
-        """Leases what a slot has; None where another daemon was faster.
-
-        Raises:
-            SystemFaultError: nothing can be leased.
-        """
-        return self._desk.lease(slot.shares)
+        """Leases what a slot has; None where another daemon was faster, or where nothing can be leased."""
+        try:
+            return self._desk.lease(slot.shares)
+        except SystemFaultError as error:
+            self._tell_fault(error)
+            self._scheduler.set_cards([])  # until the next look
+            return None
 
     def is_leased(self, slot: Slot) -> bool:
         """Whether a slot needs a lease: its GPUs are known to the driver."""
@@ -114,6 +113,11 @@ class GpuWork:
     def close(self) -> None:
         """Gives the driver back."""
         self._desk.close()
+
+    def _tell_fault(self, error: SystemFaultError) -> None:
+        if str(error) != self._fault:
+            self._fault = str(error)
+            self._say(f"{error} Nothing starts on a GPU until this is over.")
 
     def _learn(self, item: Running, seen: Seen, outcome: Outcome, was_oom: bool) -> None:
         if item.options.per_gpu is not None or self._samples is None:

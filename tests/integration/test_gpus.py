@@ -206,3 +206,19 @@ def test_a_gpu_that_is_not_there_is_one_clear_error(machine: Callable[..., FakeN
     done = project.run()
     assert (done.returncode, done.stderr) == (2, "run: error: resource: no GPU 7 here; there are: 0.\n")
     assert not project.output.exists()
+
+
+def test_a_directory_of_leases_that_cannot_be_used_is_said_and_waited_for(
+    machine: Callable[..., FakeNvml], project: Project, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0))
+    leases = tmp_path / "leases"
+    leases.mkdir(mode=0o755)
+    project.write("template:\n  a: 'true'\n---\nn: 0\n")
+    run = project.start()
+    log = project.output / ".runner" / "daemon.log"
+    until(lambda: log.exists() and "Nothing starts on a GPU until this is over" in log.read_text(), dict)
+    assert not (project.output / "N_0").exists()
+    leases.chmod(0o1777)
+    assert run.wait(30) == 0
+    assert project.stat("N_0") == {"a": "finished"}
