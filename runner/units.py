@@ -37,7 +37,7 @@ def decision_name(title: str, number: int) -> str:
 
 def rounds_hash(rounds: Iterable[Iterable[str]]) -> str:
     """What a decision stands for: the trials, by their ids, of its round and of those before it."""
-    text = "\n".join(" ".join(ids) for ids in rounds)
+    text = "\n".join(" ".join(sorted(ids)) for ids in rounds)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
