@@ -8,7 +8,7 @@ TRAIN = ["filelock>=3.14", "scikit-learn>=1.5", "torch>=2.9"]
 TEXT = ["tokenizers>=0.20"]
 MPL = ["scipy>=1.11"]
 VISION = [*TRAIN, "open_clip_torch>=2.24", "timm>=1.0", "torchvision>=0.24"]
-SEARCH = ["optuna>=4.0"]
+SEARCH = ["cmaes>=0.10", "optuna>=4.0", "scipy>=1.11"]
 NOTIFY = ["apprise>=1.8"]
 STATS = ["scipy>=1.11", "scikit-learn>=1.4"]
 REPORT = ["plotly>=5.20"]
@@ -16,6 +16,7 @@ DEV = [
     *NOTIFY,
     *STATS,
     *REPORT,
+    *SEARCH,
     "hypothesis>=6.100",
     "ipykernel>=6.29",
     "jsonschema>=4.20",

@@ -66,7 +66,8 @@ def bare(run: Run, config: Config) -> Callable[[], None]:
             windows = tokens[starts + window].long()
             return windows[:, :-1], windows[:, 1:]
     else:
-        images, labels = task.training.images, task.training.labels
+        pictures = task.evaluation(config.train_split, 0)
+        images, labels = pictures.batch(torch.arange(len(pictures)))
 
         def batch() -> tuple[torch.Tensor, torch.Tensor]:
             chosen = torch.randint(len(labels), (config.batch,))

@@ -35,6 +35,7 @@ _KIND_OF_STATE = {
     JobState.TIMEOUT: Kind.FAIL,
     JobState.BLOCKED: Kind.BLOCK,
     JobState.CANCELED: Kind.CANCEL,
+    JobState.PRUNED: Kind.PRUNE,
     JobState.INTERRUPTED: Kind.INTERRUPT,
 }
 
@@ -229,10 +230,14 @@ class Commands:
         return {"trials": len(trials), "jobs": self._daemon.cancel(trials)}
 
     def retry(self, request: Message) -> Message:
-        """Makes due again what failed, was canceled or interrupted: of the trials named, or of all."""
+        """Makes due again what failed, was canceled or interrupted: of the trials named, or of all.
+
+        What was pruned goes on only when it is named.
+        """
         every = list(self._daemon.scheduler.trials())
-        chosen = named(every, request["words"]) if request.get("words") else every
-        trials = [trial for trial in chosen if _FAILED & set(self._daemon.scheduler.states(trial).values())]
+        words = request.get("words")
+        chosen, wanted = (named(every, words), _FAILED | {JobState.PRUNED}) if words else (every, _FAILED)
+        trials = [trial for trial in chosen if wanted & set(self._daemon.scheduler.states(trial).values())]
         ask = plans.new_id()
         if trials:
             self._journal.append({"kind": "retry", "ask": ask, "trials": [trial.key for trial in trials]})

@@ -26,6 +26,7 @@ from runner.ledger import Ledger, OutputGoneError, Tags
 from runner.model import BLOCKING, Job, JobState, Outcome, Slot
 from runner.places import Places
 from runner.process import boot_seconds, started_at
+from runner.pruning import Pruning
 from runner.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from runner.executors.base import Ended, Executor
     from runner.gpus.leases import Lease
+    from runner.halving import Rule
     from runner.model import Trial
     from runner.places import Place
     from runner.plans import Plan
@@ -67,6 +69,7 @@ class Daemon:
         self._gpus = GpuWork(self.scheduler, say)
         self._places = Places(self.scheduler, self._gpus)
         self._running: dict[int, Running] = {}
+        self._pruning = Pruning(self.scheduler)
         self._fail_fast = FailFast()
         self._codes = CodeWatch()
         self._unwritten: list[tuple[Running, Outcome, list[Job]]] = []
@@ -294,11 +297,14 @@ class Daemon:
         if outcome.state is not JobState.COMPLETED or self.intake.pipeline.has_decided(job.trial):
             self._tell_end(item, outcome, is_again=due_at is not None)
         for other in blocked:
-            self._tell(Event(Kind.BLOCK, other, time.time()))
+            self._tell(Event(Kind.PRUNE if outcome.state is JobState.PRUNED else Kind.BLOCK, other, time.time()))
         if due_at is None:
             self._after_end(job, outcome)
         if is_left_out:
             self.intake.forget(job.trial)
+        elif item.options.prune is not None:
+            # Before the others hear of the end: with what is revived, more is to come.
+            self._revive(job, item.options.prune)
         self.intake.pipeline.ended(job.trial)
 
     def _fallbacks(self, item: Running) -> int:
@@ -357,6 +363,17 @@ class Daemon:
             self._executor.signal(item.native_id, signal.SIGKILL)
         elif item.ending is None and (ending := exceeded(item, now)) is not None:
             self._end_attempt(item, ending)
+        elif item.ending is None and (rule := item.options.prune) and self._pruning.has_news(item.job, rule):
+            if self._pruning.is_behind(item.job, rule):
+                self._end_attempt(item, Ending.PRUNE)
+            self._revive(item.job, rule)
+
+    def _revive(self, job: Job, rule: Rule) -> None:
+        """Makes the pruned trials due again that have not fallen behind after all, after news of a job."""
+        for trial in self._pruning.revived(job, rule):
+            for due in self.scheduler.again(trial):
+                self._tell(Event(Kind.WAIT, due, time.time()))
+            self.intake.pipeline.reopen(trial)
 
     def _end_attempt(self, item: Running, ending: Ending) -> None:
         """Asks an attempt to end; what is left of it after its grace is killed."""
@@ -372,4 +389,5 @@ _KIND_OF_END = {
     JobState.TIMEOUT: Kind.FAIL,
     JobState.INTERRUPTED: Kind.INTERRUPT,
     JobState.CANCELED: Kind.CANCEL,
+    JobState.PRUNED: Kind.PRUNE,
 }

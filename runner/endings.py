@@ -27,6 +27,7 @@ class Ending(StrEnum):
     TIMEOUT = "timeout"
     STALL = "stall"
     CANCEL = "cancel"
+    PRUNE = "prune"
     STOP = "stop"
     LOST = "lost"  # its GPU is off the bus
 
@@ -52,7 +53,9 @@ class Running:
     @property
     def needs_watch(self) -> bool:
         """Whether time alone can change something."""
-        return self.kill_at is not None or self.options.timeout_s is not None or self.options.stall_s is not None
+        options = self.options
+        limits = (self.kill_at, options.timeout_s, options.stall_s, options.prune)
+        return any(limit is not None for limit in limits)
 
 
 def exceeded(item: Running, now: float) -> Ending | None:
@@ -122,6 +125,7 @@ _STATE_OF_ENDING = {
     Ending.TIMEOUT: JobState.TIMEOUT,
     Ending.STALL: JobState.FAILED,
     Ending.CANCEL: JobState.CANCELED,
+    Ending.PRUNE: JobState.PRUNED,
     Ending.STOP: JobState.INTERRUPTED,
     Ending.LOST: JobState.INTERRUPTED,
 }

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     INTERRUPT = "INTERRUPT"
     BLOCK = "BLOCK"
     CANCEL = "CANCEL"
+    PRUNE = "PRUNE"
     DROP = "DROP"
     WAIT = "WAIT"
 
@@ -41,6 +42,7 @@ STATE_AFTER: Mapping[Kind, JobState] = {
     Kind.INTERRUPT: JobState.INTERRUPTED,
     Kind.BLOCK: JobState.BLOCKED,
     Kind.CANCEL: JobState.CANCELED,
+    Kind.PRUNE: JobState.PRUNED,
     Kind.DROP: JobState.CANCELED,
     Kind.WAIT: JobState.PENDING,
 }

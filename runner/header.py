@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -13,12 +14,14 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from runner import arithmetic, keep, template
 from runner.errors import InputError, did_you_mean
 from runner.gather import ALL, needed
+from runner.halving import Rule
 from runner.notify import PLACEHOLDERS
 from runner.options import GRACE_S, Retry, StageOptions, seconds
 from runner.triage import CauseKind
@@ -98,6 +101,33 @@ class RetrySpec(_Strict):
     on: list[Annotated[str, BeforeValidator(_cause)]] = []
 
 
+def _part(value: Any) -> Any:
+    try:
+        return float(Fraction(value)) if isinstance(value, str) else value
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("is no part; allowed: a number between 0 and 1, such as 1/3") from None
+
+
+class PruneSpec(_Strict):
+    """At each of these steps only a part of the trials goes on: those that are best so far."""
+
+    rungs: Annotated[list[PositiveInt], Field(min_length=1)]
+    keep: Annotated[float, BeforeValidator(_part, json_schema_input_type=float | str), Field(gt=0, lt=1)] = 1 / 3
+    metric: str = "loss"
+    maximize: bool = False
+
+    @field_validator("rungs")
+    @classmethod
+    def _rise(cls, rungs: list[int]) -> list[int]:
+        if rungs != sorted(set(rungs)):
+            raise ValueError("are no rungs; allowed: steps that rise")
+        return rungs
+
+    def rule(self) -> Rule:
+        """The same as a rule."""
+        return Rule(tuple(self.rungs), self.keep, self.metric, self.maximize)
+
+
 class StageKeys(_Strict):
     """The options of a stage; those under `stage` hold for every stage that does not say otherwise."""
 
@@ -114,6 +144,7 @@ class StageKeys(_Strict):
     cpus: PositiveInt | None = None
     on_oom: dict[str, Annotated[str, BeforeValidator(_arithmetic, json_schema_input_type=str)]] = {}
     keep: dict[str, NonNegativeInt] = {}
+    prune: PruneSpec | None = None
 
 
 class StageSpec(StageKeys):
@@ -203,6 +234,7 @@ class Header(_Strict):
             cpus=given.cpus,
             on_oom=dict(given.on_oom),
             keep=dict(given.keep),
+            prune=None if given.prune is None else given.prune.rule(),
         )
 
     def option_blocks(self) -> Iterable[tuple[KeyPath, StageKeys]]:
@@ -280,8 +312,10 @@ def _keys_at(path: KeyPath) -> type[BaseModel]:
     """The model whose keys are allowed where `path` ends."""
     if len(path) == 1:
         return Header
-    if "retry" in path[1:]:
-        return RetrySpec
+    inner: dict[str, type[BaseModel]] = {"retry": RetrySpec, "prune": PruneSpec}
+    for name in path[1:-1]:
+        if name in inner:
+            return inner[str(name)]
     models: dict[str, type[BaseModel]] = {
         "template": StageSpec,
         "gather": GatherSpec,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.recovery import Adopted, Found
     from runner.scheduler import Scheduler
 
-_KIND = {JobState.COMPLETED: Kind.SKIP, JobState.BLOCKED: Kind.BLOCK}
+_KIND = {JobState.COMPLETED: Kind.SKIP, JobState.BLOCKED: Kind.BLOCK, JobState.PRUNED: Kind.PRUNE}
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,9 @@ class Intake:
         if JobState.RUNNING in self._scheduler.states(trial).values():
             self._ledger.page(trial).failures = recovery.failures(trial, origin.ask)
             return
-        found = recovery.recover(trial, self._executor, this_host(), frozenset(), False, origin.ask, origin.retries)
+        found = recovery.recover(
+            trial, self._executor, this_host(), frozenset(), False, origin.ask, origin.retries, revives=True
+        )
         self._enter(trial, found, origin)
 
     def is_left_out(self, trial: Trial) -> bool:
@@ -235,7 +237,7 @@ def _word(found: Found, was_waiting: bool) -> str:
     """What a trial is to a plan, as `Difference.count` has the words."""
     if found.adopted:
         return "running"
-    if all(state is JobState.COMPLETED for state in found.states.values()):
+    if all(state in {JobState.COMPLETED, JobState.PRUNED} for state in found.states.values()):
         return "finished"
     if was_waiting:
         return "waiting"

@@ -143,7 +143,8 @@ class Ledger:
         if not page.stat:  # an adopted attempt: its `stat` was not read yet
             page.stat = records.read_stat(trial.directory)
         page.stat[stage] = outcome.state
-        page.stat.update((item.stage, JobState.BLOCKED) for item in blocked)
+        left = JobState.PRUNED if outcome.state is JobState.PRUNED else JobState.BLOCKED
+        page.stat.update((item.stage, left) for item in blocked)
         records.write_stat(trial.directory, page.stat)
 
     def _prepare(self, trial: Trial, recipe: Recipe, due: Iterable[str], page: Page, plan_time: str) -> None:

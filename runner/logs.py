@@ -101,5 +101,6 @@ def _is_over(output: Path, trial: TrialView, stage: str | None, attempt: Attempt
     return not any(state.value in _OPEN for state in states) or attempt.end["state"] in {
         JobState.FAILED.value,
         JobState.TIMEOUT.value,
+        JobState.PRUNED.value,
         JobState.CANCELED.value,
     }

@@ -21,6 +21,7 @@ class JobState(StrEnum):
     COMPLETED = "finished"
     FAILED = "failed"
     TIMEOUT = "timeout"
+    PRUNED = "pruned"
     CANCELED = "canceled"
     INTERRUPTED = "interrupted"
     BLOCKED = "blocked"
@@ -28,13 +29,23 @@ class JobState(StrEnum):
 
 # Within one plan. A job that is asked for again is PENDING again, unless it is COMPLETED.
 FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.PENDING: frozenset({JobState.RUNNING, JobState.BLOCKED, JobState.COMPLETED, JobState.CANCELED}),
+    JobState.PENDING: frozenset(
+        {JobState.RUNNING, JobState.BLOCKED, JobState.COMPLETED, JobState.CANCELED, JobState.PRUNED}
+    ),
     JobState.RUNNING: frozenset(
-        {JobState.COMPLETED, JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED, JobState.INTERRUPTED}
+        {
+            JobState.COMPLETED,
+            JobState.FAILED,
+            JobState.TIMEOUT,
+            JobState.PRUNED,
+            JobState.CANCELED,
+            JobState.INTERRUPTED,
+        }
     ),
     JobState.COMPLETED: frozenset(),
     JobState.FAILED: frozenset({JobState.PENDING}),
     JobState.TIMEOUT: frozenset({JobState.PENDING}),
+    JobState.PRUNED: frozenset({JobState.PENDING}),
     JobState.CANCELED: frozenset({JobState.PENDING}),
     JobState.INTERRUPTED: frozenset({JobState.PENDING}),
     JobState.BLOCKED: frozenset({JobState.PENDING}),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from runner.scheduler import Scheduler
 
-_OVER = frozenset({Kind.DONE, Kind.FAIL, Kind.BLOCK, Kind.CANCEL, Kind.INTERRUPT})
+_OVER = frozenset({Kind.DONE, Kind.FAIL, Kind.BLOCK, Kind.CANCEL, Kind.PRUNE, Kind.INTERRUPT})
 _OPEN = frozenset({JobState.PENDING, JobState.RUNNING})
 
 

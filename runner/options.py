@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from runner.halving import Rule
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -50,6 +52,7 @@ class StageOptions:
     cpus: int | None = None
     on_oom: Mapping[str, str] = field(default_factory=dict)
     keep: Mapping[str, int] = field(default_factory=dict)
+    prune: Rule | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults, for the plan's file."""
@@ -64,6 +67,9 @@ class StageOptions:
         if retry is not None:
             given["retry"] = Retry(retry["times"], retry["delay_s"], tuple(retry["on"]))
         given["vram_by"] = tuple(record.get("vram_by", ()))
+        prune = record.get("prune")
+        if prune is not None:
+            given["prune"] = Rule(**{**prune, "rungs": tuple(prune["rungs"])})
         return cls(**given)
 
 

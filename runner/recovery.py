@@ -81,12 +81,14 @@ def recover(
     ask: str,
     retries: Mapping[str, Retry],
     inputs: str | None = None,
+    revives: bool = False,
 ) -> Found:
     """Reads a trial's records; closes attempts that are over, and adopts those that run.
 
     What an attempt under the same `ask` came to stands: a daemon that takes a plan up again repeats neither what was
     forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished,
     and so do those that had other `inputs`, with all after them.
+    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself.
 
     Raises:
         InputError: an attempt may still run on another host.
@@ -122,7 +124,7 @@ def recover(
         records.write_stat(trial.directory, told)
     failed = failures(trial, ask, history)
     due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
-    states = _states(trial, told, history, forced, ask, due)
+    states = _states(trial, told, history, forced, ask, due, revives)
     states |= dict.fromkeys(_stale(trial, told, history, inputs), JobState.PENDING)
     code = history.attempts[-1].start.get("code") if history.attempts else None
     return Found(states, _counts(history), tuple(adopted), failures=failed, code=code, fallbacks=_fallbacks(history))
@@ -145,10 +147,16 @@ def failures(trial: Trial, ask: str, history: History | None = None) -> dict[str
 
 
 def _states(
-    trial: Trial, told: Mapping[str, JobState], history: History, forced: Set[str], ask: str, due: Set[str]
+    trial: Trial,
+    told: Mapping[str, JobState],
+    history: History,
+    forced: Set[str],
+    ask: str,
+    due: Set[str],
+    revives: bool,
 ) -> dict[str, JobState]:
     states: dict[str, JobState] = {}
-    is_blocked = False
+    is_blocked = is_pruned = False
     for stage in trial.stages:
         last, state = history.last(stage), told.get(stage, JobState.PENDING)
         is_own = last is not None and last.start.get("ask") == ask
@@ -156,6 +164,10 @@ def _states(
             states[stage] = state
         elif state is JobState.RUNNING:
             states[stage] = JobState.PENDING  # until it is adopted, also behind one that failed
+        elif is_pruned or (state is JobState.PRUNED and stage not in forced and (is_own or not revives)):
+            # What comes later in a pruned trial goes with it, also a stage that is new.
+            states[stage] = JobState.PRUNED
+            is_pruned = True
         elif is_blocked:
             states[stage] = JobState.BLOCKED
         elif is_own and state in BLOCKING and stage not in due:

@@ -183,7 +183,7 @@ def _close(request: Request, trials: Sequence[Trial], progress: Progress, was_st
         _print_results(console, trials, request)
     if progress.count(Kind.INTERRUPT):
         console.print("\nWhat was interrupted is due again: type `run`.")
-    is_complete = all(progress.state(job) is JobState.COMPLETED for job in jobs)
+    is_complete = all(progress.state(job) in {JobState.COMPLETED, JobState.PRUNED} for job in jobs)
     return EXIT_OK if is_complete else EXIT_INCOMPLETE
 
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from runner.model import Slot, Trial
     from runner.packing import Card, Demand
 
-_AGAIN = frozenset({JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED, JobState.INTERRUPTED, JobState.BLOCKED})
+_AGAIN = frozenset(
+    {
+        JobState.FAILED,
+        JobState.TIMEOUT,
+        JobState.PRUNED,
+        JobState.CANCELED,
+        JobState.INTERRUPTED,
+        JobState.BLOCKED,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -322,7 +331,10 @@ class Scheduler:
         return min(times, default=None)
 
     def ended(self, job: Job, state: JobState, again_at: float | None = None, now: float = 0.0) -> list[Job]:
-        """Notes the end of a running job; returns the jobs that it blocks. With `again_at` it is due again then."""
+        """Notes the end of a running job; returns the jobs that it blocks. With `again_at` it is due again then.
+
+        A pruned job's later stages are pruned with it, and returned too.
+        """
         entry = self._entries[job.trial.key]
         self._move(entry, job.stage, state)
         slot = self._held.pop(job)
@@ -331,7 +343,9 @@ class Scheduler:
             self._move(entry, job.stage, JobState.PENDING)
             entry.not_before = again_at
         elif state in BLOCKING:
-            blocked = self._block(entry, job.stage)
+            blocked = self._block(entry, job.stage, JobState.BLOCKED)
+        elif state is JobState.PRUNED:
+            blocked = self._block(entry, job.stage, JobState.PRUNED)
         if not self._goes_on(entry, job, state):
             self._release(slot)
         elif slot is None or not self._keeps_slot(entry, slot, state, now):
@@ -437,12 +451,12 @@ class Scheduler:
         if slot is not None:
             (self._gpus if slot.shares else self._cpus).release(slot)
 
-    def _block(self, entry: _Entry, stage: str) -> list[Job]:
+    def _block(self, entry: _Entry, stage: str, state: JobState) -> list[Job]:
         stages = list(entry.states)
         later = stages[stages.index(stage) + 1 :]
         blocked = [item for item in later if entry.states[item] is JobState.PENDING]
         for item in blocked:
-            self._move(entry, item, JobState.BLOCKED)
+            self._move(entry, item, state)
         return [Job(entry.trial, item) for item in blocked]
 
     def _move(self, entry: _Entry, stage: str, state: JobState) -> None:

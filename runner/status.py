@@ -33,6 +33,7 @@ _COLORS = {
     "blocked": "red",
     "running": "cyan",
     "interrupted": "yellow",
+    "pruned": "yellow",
     "canceled": "yellow",
 }
 EXIT_OK = 0

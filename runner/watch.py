@@ -28,6 +28,7 @@ _COLORS = {
     Kind.INTERRUPT: "yellow",
     Kind.RETRY: "yellow",
     Kind.CANCEL: "yellow",
+    Kind.PRUNE: "yellow",
     Kind.DROP: "yellow",
     Kind.ADOPT: "cyan",
 }
@@ -48,6 +49,8 @@ def line(event: Event, trials: int) -> str:
         what = f"{_took(event)}{why(event)}, "
     elif event.kind is Kind.RETRY:
         what = f"{_took(event)}{why(event)}, due again, "
+    elif event.kind is Kind.PRUNE:
+        what = f"{_took(event)}fell behind, "
     elif event.kind is Kind.DROP:
         what = "no longer asked for, "
     elif event.kind is Kind.BLOCK:

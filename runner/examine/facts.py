@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -36,7 +37,7 @@ def describe(param: bytes, stat: bytes | None, attempts: bytes | None) -> Facts:
     faults: list[str] = []
     try:
         params = _mapping(param)
-        stages = {str(stage): str(state) for stage, state in _mapping(stat).items()} if stat else {}
+        stages = dict(_stages(stat)) if stat else {}
     except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         return {"param": {}, "state": DAMAGED, "stages": {}, "cause": " ".join(str(error).split())[:200], "faults": []}
     scripts = params.get("_scripts")
@@ -61,6 +62,12 @@ def trial_state(states: Iterable[str]) -> str:
     found = set(states) or {PENDING}
     unknown = sorted(found - set(_ORDER))
     return unknown[0] if unknown else next(state for state in _ORDER if state in found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _stages(stat: bytes) -> Mapping[str, str]:
+    """The states of all stages; in most trials they are the same few lines."""
+    return {str(stage): str(state) for stage, state in _mapping(stat).items()}
 
 
 def _mapping(content: bytes) -> dict[Any, Any]:

@@ -79,7 +79,7 @@ def long_frame(
     parts = [part for part in parts if len(part)]
     if not parts:
         return pd.DataFrame({"code": [], "step": []})
-    frame = pd.concat(parts, ignore_index=True)
+    frame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0].reset_index(drop=True)
     if not frame["code"].is_monotonic_increasing:
         frame = frame.sort_values("code", kind="stable", ignore_index=True)
     if frame["step"].dtype.kind == "f" and (frame["step"] % 1 == 0).all():

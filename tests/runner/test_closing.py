@@ -1,5 +1,6 @@
 """What came of a run, counted by stage."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import pytest
@@ -15,6 +16,7 @@ ENDS = {
     JobState.BLOCKED: Kind.BLOCK,
     JobState.INTERRUPTED: Kind.INTERRUPT,
     JobState.CANCELED: Kind.CANCEL,
+    JobState.PRUNED: Kind.PRUNE,
     JobState.RUNNING: Kind.START,
 }
 FINAL: list[dict[str, Kind | None]] = [
@@ -30,7 +32,7 @@ FINAL: list[dict[str, Kind | None]] = [
 def run_of(trials: Iterable[Mapping[str, Kind | None]]) -> tuple[list[Job], Progress]:
     """A run in which each job came to an event of a kind, or to none."""
     jobs: list[Job] = []
-    progress = Progress({}, 1)
+    progress = Progress(Counter(), 1)
     for index, kinds in enumerate(trials):
         trial = Trial(index, f"id{index}", f"T_{index}", f"output/T_{index}", f"output/T_{index}", tuple(kinds))
         for stage, kind in kinds.items():

@@ -112,7 +112,7 @@ RESOURCES = (
     "or conditions such as {name: A100, min_free_vram: 20GiB}."
 )
 ONE_GPU = 'must be a GPU index (0) or several for one trial ("0,1").'
-STAGE_KEYS = "cpus, cwd, env, gpus, grace, keep, on_oom, per_gpu, retry, stagger, stall, timeout, vram_by"
+STAGE_KEYS = "cpus, cwd, env, gpus, grace, keep, on_oom, per_gpu, prune, retry, stagger, stall, timeout, vram_by"
 STAGE = "allowed: a string, or a mapping with `cmd`."
 LETTERS = "allowed: up to 64 letters, digits, - and _."
 

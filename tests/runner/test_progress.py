@@ -1,5 +1,7 @@
 """Counts, the time left, and durations for people."""
 
+from collections import Counter
+
 import pytest
 
 from runner.events import Event, Kind
@@ -26,7 +28,7 @@ def done(index: int, seconds: float, stage: str = "train") -> Event:
 
 
 def progress(events: list[Event], slots: int = 1, **jobs: int) -> Progress:
-    made = Progress(jobs, slots)
+    made = Progress(Counter(jobs), slots)
     for event in events:
         made.handle(event)
     return made

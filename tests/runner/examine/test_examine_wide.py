@@ -264,6 +264,18 @@ def test_what_did_not_change_is_not_read_twice(three: Path, read: list[str]) -> 
     assert read == []
 
 
+def test_a_table_is_its_callers_own(three: Path) -> None:
+    wide_table(three)
+    first, second = (wide_table(three, concise=False) for _ in range(2))
+    first["x"] = 0
+    first.attrs["parameters"].clear()
+    assert second["x"].tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(wide_table(three, concise=False), second)
+    assert wide_table(three, concise=False).attrs == second.attrs
+    assert wide_table(three, maximize=["loss"])["loss_best"].tolist() == [5, 5, 5]
+    assert wide_table(three, regex="1", concise=False)["x"].tolist() == [1]
+
+
 def test_what_changed_is_read_again(three: Path, read: list[str]) -> None:
     wide_table(three)
     read.clear()

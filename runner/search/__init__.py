@@ -1,0 +1,1 @@
+"""What turns the results of a search's rounds into its next grid: the commands for `_search: {next: …}`."""

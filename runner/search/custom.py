@@ -1,0 +1,51 @@
+"""A user's own smoothing, choice or grid: a Python function (`rules.py:pick`) or a command (JSON in, JSON out)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import InputError, RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FUNCTION = re.compile(r"(?P<file>\S+\.py):(?P<name>[A-Za-z_]\w*)")
+
+
+def rule(option: str, text: str) -> Callable[[Any], Any]:
+    """The rule that `text` names; raises InputError where there is none. A command gets its argument on stdin."""
+    match = _FUNCTION.fullmatch(text)
+    return _function(option, Path(match["file"]), match["name"]) if match else _command(option, text)
+
+
+def _function(option: str, file: Path, name: str) -> Callable[[Any], Any]:
+    if not file.is_file():
+        raise InputError(f"{option} {file}:{name}: there is no file {file}.")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{option} {file}:{name}: {file} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Callable[[Any], Any] | None = getattr(module, name, None)
+    if not callable(found):
+        raise InputError(f"{option} {file}:{name}: {file} has no function {name}.")
+    return found
+
+
+def _command(option: str, text: str) -> Callable[[Any], Any]:
+    def call(argument: Any) -> Any:
+        done = subprocess.run(["bash", "-c", text], input=json.dumps(argument), capture_output=True, text=True)
+        if done.returncode:
+            told = (done.stderr.strip().splitlines() or ["nothing on stderr"])[-1]
+            raise RunnerError(f"{option} {text!r} ended with exit code {done.returncode}: {told}")
+        try:
+            return json.loads(done.stdout)
+        except ValueError as error:
+            raise RunnerError(f"{option} {text!r} printed no JSON: {done.stdout.strip()[:80]!r}.") from error
+
+    return call
