@@ -109,6 +109,14 @@ def test_a_finished_search_is_not_begun_again(search: Project, typed: Typed) -> 
     assert asked(search) == [1, 2, 3, 1, 2, 3]
 
 
+def test_some_stages_alone_decide_nothing(search: Project, typed: Typed) -> None:
+    assert typed("-c", "train").started() == ["train X_1", "train X_4", "train X_9"]
+    assert decided(search.output) == []
+    refused = typed("--no-subdir")
+    assert refused.code == 2
+    assert "--no-subdir: gathers and searches need a directory for each trial." in refused.err
+
+
 def test_another_first_grid_is_decided_anew(search: Project, typed: Typed) -> None:
     typed()
     search.write(FILE.replace("[1, 4, 9]", "[1, 4, 8, 9]"))
