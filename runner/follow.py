@@ -59,6 +59,7 @@ class Follower:
     ) -> None:
         self._channel = channel
         self._trials = trials
+        self._sweeps = {trial.sweep for trial in trials.values()}
         self._watcher = watcher
         self._progress = progress
         self._restart = restart
@@ -126,7 +127,9 @@ class Follower:
             self._take(message)
 
     def _take(self, message: Message) -> None:
-        joined = [trial for row in message.get("joined", ()) if (trial := trial_of(row)).key not in self._trials]
+        told = [trial_of(row) for row in message.get("joined", ())]
+        # Another client's search may go on there, too.
+        joined = [trial for trial in told if trial.key not in self._trials and trial.sweep in self._sweeps]
         self._trials |= {trial.key: trial for trial in joined}
         self._progress.join(joined)
         for record in message.get("events", ()):

@@ -53,8 +53,9 @@ class _Reader:
             raise self._error((name,), f"{name!r} is no gather's name; allowed: up to 64 letters, digits, - and _.")
         if name in stages or name in self._titled:
             raise self._error((name,), f"{name!r} is the name of a stage or the title of a grid; choose another one.")
-        if spec.on_oom:
-            raise self._error((name, "on_oom"), "only has a meaning for a stage of the template.")
+        for option in ("on_oom", "prune"):
+            if getattr(spec, option):
+                raise self._error((name, option), "only has a meaning for a stage of the template.")
         of = (spec.of,) if isinstance(spec.of, str) else tuple(spec.of)
         for title in of:
             if title not in self._titled:

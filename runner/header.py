@@ -220,6 +220,8 @@ class Header(_Strict):
         """The options of a stage or a gather: its own ones, then those of all stages."""
         spec = self.template.get(stage) or self.gather[stage]
         given = self.stage if isinstance(spec, str) else _merged(self.stage, spec)
+        if stage in self.gather:  # it has no parameters to lower, and no other trials to fall behind
+            given = given.model_copy(update={"on_oom": {}, "prune": None})
         return StageOptions(
             timeout_s=given.timeout,
             retry=Retry(given.retry.times, given.retry.delay, tuple(given.retry.on)),

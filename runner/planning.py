@@ -63,6 +63,8 @@ class Request:
         if not self.config.has_units:
             return trials.complete(self._drafts(self.config), self.config.templates, layout, name_of)
         config = replace(self.config, is_part=self.config.is_part or self._option("debug", False))
+        if not has_subdirectories:
+            raise InputError("--no-subdir: gathers and searches need a directory for each trial.")
         config = self._expansion(config).expand(self.upto)
         # What a decided round lost is not tried again: its decision stands without.
         lost = {(sweep.title, item) for sweep in config.sweeps if sweep.round for item in sweep.round.left_out}
@@ -70,7 +72,9 @@ class Request:
             item for item in self._drafts(config) if any((title, item.trial_id) not in lost for title in item.titles)
         ]
         complete = list(trials.complete(drafts, config.templates, layout, name_of))
-        return iter(Units(config, layout, None if is_preview else self._finished_units).plan(drafts, complete))
+        decides = not self._option("command", None)  # a round is decided by all its stages
+        units = Units(config, layout, None if is_preview else self._finished_units, decides)
+        return iter(units.plan(drafts, complete))
 
     def _drafts(self, chosen: Config) -> Iterator[Draft]:
         sample, seed = self._option("sample", None), self._option("seed", 0)

@@ -37,20 +37,23 @@ def decision_name(title: str, number: int) -> str:
 
 def rounds_hash(rounds: Iterable[Iterable[str]]) -> str:
     """What a decision stands for: the trials, by their ids, of its round and of those before it."""
-    text = "\n".join(" ".join(ids) for ids in rounds)
+    text = "\n".join(" ".join(sorted(ids)) for ids in rounds)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Units:
     """The units of one request; `finished` gives the finished units of a gather that does not run now.
 
-    Without it nobody is about to run: what is missing does not matter.
+    Without it nobody is about to run: what is missing does not matter. `decides`: searches go on with their rounds.
     """
 
-    def __init__(self, config: Config, layout: Layout, finished: Callable[[str], Sequence[str]] | None) -> None:
+    def __init__(
+        self, config: Config, layout: Layout, finished: Callable[[str], Sequence[str]] | None, decides: bool
+    ) -> None:
         self._config = config
         self._layout = layout
         self._finished = finished
+        self._decides = decides
 
     def plan(self, drafts: Sequence[Draft], trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
         """The trials, with what they wait for, and after them the units.
@@ -62,7 +65,7 @@ class Units:
         decisions = [
             self._decision(sweep.title, sweep.search, sweep.round, drafts, key_of)
             for sweep in self._config.sweeps
-            if sweep.title is not None and sweep.search is not None and sweep.round is not None
+            if self._decides and sweep.title is not None and sweep.search is not None and sweep.round is not None
         ]
         members: dict[str, list[Draft]] = {}
         if not self._config.is_part:

@@ -214,6 +214,7 @@ def test_gathers_read_what_depends_on_gathers(typed: Typed, project: Project) ->
         ("law: {cmd: x, of: a, by: [n]}", f"{A}\n---\nm: '{{_gather.law}}'\nn: 2",
          "line 8, m: M_law-N_2 needs gather.law/N_2, which there is not; the gather makes gather.law/N_1."),
         ("law: {cmd: x, of: a, by: [n], cmt: 1}", A, "gather.law.cmt: unknown key."),
+        ("law: {cmd: x, of: a, prune: {metric: m, rungs: [1]}}", A, "only has a meaning for a stage of the template."),
         ("a: {cmd: x, of: a}", A, "gather.a: 'a' is the name of a stage or the title of a grid"),
     ],
 )  # fmt: skip
