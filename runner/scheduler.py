@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.learning import Learning
+from runner.line import Entry, Line
 from runner.model import BLOCKING, FOLLOWS, Job, JobState, Terms
 from runner.pools import CpuPool, GpuPool, fixed_cards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runner.model import Slot, Trial
     from runner.packing import Card, Demand
@@ -41,28 +41,6 @@ ANY_TERMS: Mapping[str, Terms] = {}
 _WINDOW = 1000  # so many waiting trials are looked at for one that fits on what a GPU has left
 
 
-class _Entry:
-    """A trial in the scheduler; its place in the queue is valid while the ticket is."""
-
-    __slots__ = ("is_queued", "not_before", "sequence", "states", "terms", "ticket", "trial")
-
-    def __init__(self, trial: Trial, states: dict[str, JobState], terms: Mapping[str, Terms], sequence: int) -> None:
-        self.trial = trial
-        self.states = states
-        self.terms = terms
-        self.sequence = sequence
-        self.ticket = 0
-        self.is_queued = False
-        self.not_before = 0.0
-
-    def due(self) -> str | None:
-        """The first stage that waits."""
-        return next((stage for stage, state in self.states.items() if state is JobState.PENDING), None)
-
-
-_Place = tuple[tuple[int, int, int], int, _Entry]  # rank, ticket
-
-
 class Scheduler:
     """Trials by priority, then in the order in which they came; each to its end on one slot, unless `breadth` first.
 
@@ -70,25 +48,29 @@ class Scheduler:
     """
 
     def __init__(self, slots: Sequence[Slot] = (), is_breadth_first: bool = False) -> None:
-        self.is_breadth_first = is_breadth_first
         self.counts: Counter[tuple[str, str, JobState]] = Counter()  # by sweep, stage and state
         self.learning = Learning()
         self._gpus, self._cpus = GpuPool(), CpuPool()
-        self._gpu_queue: list[_Place] = []
-        self._cpu_queue: list[_Place] = []
-        self._entries: dict[str, _Entry] = {}
+        self._line = Line(self._needs_gpu)
+        self._line.is_breadth_first = is_breadth_first
+        self._entries: dict[str, Entry] = {}
         self._held: dict[Job, Slot | None] = {}
         self._next: list[Start] = []
-        self._delayed: list[tuple[float, int, int, _Entry]] = []
-        self._parked: list[_Entry] = []
-        self._paused: set[str] = set()
         self._is_paused = self._is_stopping = False
         self._last_start: dict[str, float] = {}
         self._stagger_until: float | None = None
-        self._queued = 0
         self._withheld: set[str] = set()  # trials that wait for others, by key
         self._sequence = 0
         self.set_slots(slots)
+
+    @property
+    def is_breadth_first(self) -> bool:
+        """Whether the first stages of all trials come before the second ones."""
+        return self._line.is_breadth_first
+
+    @is_breadth_first.setter
+    def is_breadth_first(self, value: bool) -> None:
+        self._line.is_breadth_first = value
 
     # --- what there is ---
 
@@ -104,10 +86,7 @@ class Scheduler:
             self._gpus.set_cards(cards, bool(cards))
         elif not self._gpus.exists:
             self._gpus.set_cards([], exists=True)
-        waiting = [entry for entry in self._entries.values() if entry.is_queued]
-        self._gpu_queue, self._cpu_queue = [], []
-        for entry in waiting:
-            self._push(entry)
+        self._line.sort_anew(iter(self._entries.values()))
 
     def set_cards(self, cards: Sequence[Card]) -> None:
         """The GPUs that may be used now, as they were just seen."""
@@ -128,8 +107,8 @@ class Scheduler:
         entry = self._entries.get(trial.key)
         if entry is None:
             self._sequence += 1
-            entry = self._entries[trial.key] = _Entry(trial, {}, terms, self._sequence)
-        self._dequeue(entry)
+            entry = self._entries[trial.key] = Entry(trial, {}, terms, self._sequence)
+        self._line.leave(entry)
         self._withheld.discard(trial.key)
         self._count(entry, -1)
         running = {stage: state for stage, state in entry.states.items() if state is JobState.RUNNING}
@@ -143,12 +122,12 @@ class Scheduler:
             if is_withheld:
                 self._withheld.add(trial.key)
             else:
-                self._enqueue(entry)
+                self._line.join(entry)
 
     def adopt(self, trial: Trial, stage: str, slot: Slot) -> None:
         """Takes in that a trial's `stage` runs already; it keeps its slot, unless another adopted one has it."""
         entry = self._entries[trial.key]
-        self._dequeue(entry)
+        self._line.leave(entry)
         self._move(entry, stage, JobState.RUNNING)
         taken = {held.label for held in self._held.values() if held is not None}
         kept: Slot | None = None
@@ -162,7 +141,7 @@ class Scheduler:
     def drop(self, key: str) -> None:
         """Forgets a trial of which nothing runs."""
         entry = self._entries.pop(key)
-        self._dequeue(entry)
+        self._line.leave(entry)
         self._withheld.discard(key)
         self._count(entry, -1)
 
@@ -190,12 +169,12 @@ class Scheduler:
     @property
     def waits_for_gpu(self) -> bool:
         """Whether something waits for a GPU."""
-        return bool(self._gpu_queue)
+        return self._line.has(for_gpu=True)
 
     @property
     def waits_for_cpu(self) -> bool:
         """Whether something waits for a CPU slot."""
-        return bool(self._cpu_queue)
+        return self._line.has(for_gpu=False)
 
     @property
     def is_stopping(self) -> bool:
@@ -205,7 +184,7 @@ class Scheduler:
     @property
     def is_done(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not self._held and not self._queued and not self._withheld
+        return not self._held and not self._line and not self._withheld
 
     def is_idle(self, key: str) -> bool:
         """Whether nothing of a trial runs, and nothing of it will start by itself."""
@@ -225,27 +204,23 @@ class Scheduler:
         if sweep is None:
             self._is_paused = True
         else:
-            self._paused.add(sweep)
+            self._line.paused.add(sweep)
         self._take_back()
 
     def resume(self) -> None:
         """Takes every pause back."""
         self._is_paused = False
-        self._paused.clear()
-        parked, self._parked = self._parked, []
-        for entry in parked:
-            if entry.is_queued:
-                self._push(entry)
+        self._line.resume()
 
     @property
     def paused(self) -> list[str] | None:
         """The sweeps that are paused; an empty list: none; None: all."""
-        return None if self._is_paused else sorted(self._paused)
+        return None if self._is_paused else sorted(self._line.paused)
 
     def cancel(self, trial: Trial) -> list[Job]:
         """Takes a trial's waiting jobs out; returns them."""
         entry = self._entries[trial.key]
-        self._dequeue(entry)
+        self._line.leave(entry)
         self._withheld.discard(trial.key)
         waiting = [stage for stage, state in entry.states.items() if state is JobState.PENDING]
         for stage in waiting:
@@ -261,8 +236,8 @@ class Scheduler:
         is_held = trial.key in self._withheld or JobState.RUNNING in entry.states.values()
         if stages and not is_held:
             entry.not_before = 0.0
-            self._dequeue(entry)
-            self._enqueue(entry)
+            self._line.leave(entry)
+            self._line.join(entry)
         return [Job(entry.trial, stage) for stage in stages]
 
     # --- decisions ---
@@ -273,43 +248,36 @@ class Scheduler:
         if self._is_stopping or self._is_paused:
             return []
         starts, self._next = self._next, []
-        while self._delayed and self._delayed[0][0] <= now:
-            _, _, ticket, entry = heapq.heappop(self._delayed)
-            if entry.ticket == ticket:
-                entry.not_before = 0.0
-                self._push(entry)
+        self._line.wake(now)
         starts += self._decide_gpus(now)
-        while not self._cpus.is_full and (head := self._head(self._cpu_queue, now)) is not None:
-            self._dequeue(head)
+        while not self._cpus.is_full and (head := self._line.head(for_gpu=False)) and self._is_due(head, now):
+            self._line.leave(head)
             starts.append(self._start(head, self._cpus.take(), now))
         return starts
 
     def _decide_gpus(self, now: float) -> list[Start]:
         if self._gpus.is_full:
             return []
-        asked: list[_Place] = []
         staggered: set[str] = set()
 
-        def demands() -> Iterator[Demand]:
-            while len(asked) < _WINDOW and (head := self._head(self._gpu_queue, now)) is not None:
-                stage = head.due() or ""
-                if stage in staggered:  # one at a time
-                    return
-                if head.terms.get(stage, Terms()).stagger_s:
-                    staggered.add(stage)
-                asked.append(heapq.heappop(self._gpu_queue))
-                yield self._demand(head)
+        def is_due(entry: Entry) -> bool:
+            stage = entry.due() or ""
+            if stage in staggered or not self._is_due(entry, now):
+                return False
+            if entry.due_terms().stagger_s:  # one at a time
+                staggered.add(stage)
+            return True
 
-        placed = self._gpus.place(demands())
-        for place in asked:
-            heapq.heappush(self._gpu_queue, place)
+        heads = self._line.from_head(True, is_due, _WINDOW)
+        placed = self._gpus.place(map(self._demand, heads))
+        heads.close()
         starts = []
         for placement, slot in placed:
             entry = self._entries[str(placement.key)]
-            self._dequeue(entry)
+            self._line.leave(entry)
             starts.append(self._start(entry, slot, now))
-        if staggered and starts:
-            self._head(self._gpu_queue, now)  # notes when the next one is due
+        if staggered and starts and (head := self._line.head(for_gpu=True)) is not None:
+            self._is_due(head, now)  # notes when the next one is
         return starts
 
     def refuse(self, start: Start) -> None:
@@ -319,15 +287,13 @@ class Scheduler:
         entry.states[start.job.stage] = JobState.PENDING
         self._count(entry, +1)
         self._release(self._held.pop(start.job))
-        self._enqueue(entry)
+        self._line.join(entry)
 
     def next_time(self) -> float | None:
         """When to decide again though nothing has happened; None: not before something does."""
         if self._is_stopping or self._is_paused:
             return None
-        times = [self._delayed[0][0]] if self._delayed else []
-        if self._stagger_until is not None:
-            times.append(self._stagger_until)
+        times = [time for time in (self._line.next_time, self._stagger_until) if time is not None]
         return min(times, default=None)
 
     def ended(self, job: Job, state: JobState, again_at: float | None = None, now: float = 0.0) -> list[Job]:
@@ -350,14 +316,14 @@ class Scheduler:
             self._release(slot)
         elif slot is None or not self._keeps_slot(entry, slot, state, now):
             self._release(slot)
-            self._enqueue(entry)
+            self._line.join(entry)
         else:
             self._next.append(self._start(entry, slot, now))
         return blocked
 
     # --- inside ---
 
-    def _goes_on(self, entry: _Entry, job: Job, state: JobState) -> bool:
+    def _goes_on(self, entry: Entry, job: Job, state: JobState) -> bool:
         """Whether the trial has a stage to start after this one, or, where this one was adopted, before it."""
         due = entry.due()
         if due is None or any(other.trial.key == entry.trial.key for other in self._held):
@@ -365,8 +331,8 @@ class Scheduler:
         stages = list(entry.states)
         return state is JobState.COMPLETED or stages.index(due) <= stages.index(job.stage)
 
-    def _keeps_slot(self, entry: _Entry, slot: Slot, state: JobState, now: float) -> bool:
-        if self._is_stopping or self._is_paused or entry.trial.sweep in self._paused or self.is_breadth_first:
+    def _keeps_slot(self, entry: Entry, slot: Slot, state: JobState, now: float) -> bool:
+        if self._is_stopping or self._is_paused or entry.trial.sweep in self._line.paused or self.is_breadth_first:
             return False
         if state is not JobState.COMPLETED or self._stagger_end(entry) > now:
             return False
@@ -374,66 +340,29 @@ class Scheduler:
             return bool(slot.shares) and self._gpus.keeps(slot, self._demand(entry))
         return slot.label in self._cpus
 
-    def _needs_gpu(self, entry: _Entry) -> bool:
+    def _needs_gpu(self, entry: Entry) -> bool:
         """Where the trial's next stage runs: what needs a GPU waits for one, if there is any."""
-        terms = entry.terms.get(entry.due() or "", Terms())
-        return self._gpus.exists and (terms.gpus > 0 or not len(self._cpus))
+        return self._gpus.exists and (entry.due_terms().gpus > 0 or not len(self._cpus))
 
-    def _demand(self, entry: _Entry) -> Demand:
+    def _demand(self, entry: Entry) -> Demand:
+        return self.learning.demand(entry.trial, entry.due() or "", entry.due_terms())
+
+    def _is_due(self, entry: Entry, now: float) -> bool:
+        """Whether the starts of its stage are spread far enough; otherwise notes when they are."""
+        until = self._stagger_end(entry)
+        if until > now:
+            self._stagger_until = until if self._stagger_until is None else min(until, self._stagger_until)
+        return until <= now
+
+    def _stagger_end(self, entry: Entry) -> float:
         stage = entry.due() or ""
-        return self.learning.demand(entry.trial, stage, entry.terms.get(stage, Terms()))
-
-    def _head(self, queue: list[_Place], now: float) -> _Entry | None:
-        """The trial that comes first; None when none may start now."""
-        while queue:
-            _, ticket, entry = queue[0]
-            if entry.ticket == ticket and entry.trial.sweep not in self._paused:
-                until = self._stagger_end(entry)
-                if until <= now:
-                    return entry
-                self._stagger_until = until if self._stagger_until is None else min(until, self._stagger_until)
-                return None
-            heapq.heappop(queue)
-            if entry.ticket == ticket:
-                self._parked.append(entry)
-        return None
-
-    def _stagger_end(self, entry: _Entry) -> float:
-        stage = entry.due() or ""
-        spread = entry.terms.get(stage, Terms()).stagger_s
+        spread = entry.due_terms().stagger_s
         if not spread or stage not in self._last_start:
             return float("-inf")
         count = len(self._gpus) if self._needs_gpu(entry) else len(self._cpus)
         return self._last_start[stage] + spread / max(1, count)
 
-    def _enqueue(self, entry: _Entry) -> None:
-        if entry.due() is not None:
-            entry.is_queued = True
-            self._queued += 1
-            self._push(entry)
-
-    def _push(self, entry: _Entry) -> None:
-        entry.ticket += 1
-        if entry.not_before > 0:
-            heapq.heappush(self._delayed, (entry.not_before, entry.sequence, entry.ticket, entry))
-            return
-        queue = self._gpu_queue if self._needs_gpu(entry) else self._cpu_queue
-        heapq.heappush(queue, (self._rank(entry), entry.ticket, entry))
-
-    def _dequeue(self, entry: _Entry) -> None:
-        if entry.is_queued:
-            entry.is_queued = False
-            entry.ticket += 1
-            self._queued -= 1
-
-    def _rank(self, entry: _Entry) -> tuple[int, int, int]:
-        """The order of the queue: what has begun comes first, or, breadth first, the earlier stage."""
-        position = list(entry.states).index(entry.due() or "")
-        if not self.is_breadth_first:
-            position = 0 if any(state is not JobState.PENDING for state in entry.states.values()) else 1
-        return -entry.trial.priority, position, entry.sequence
-
-    def _start(self, entry: _Entry, slot: Slot, now: float) -> Start:
+    def _start(self, entry: Entry, slot: Slot, now: float) -> Start:
         stage = entry.due()
         assert stage is not None
         job = Job(entry.trial, stage)
@@ -451,7 +380,7 @@ class Scheduler:
         if slot is not None:
             (self._gpus if slot.shares else self._cpus).release(slot)
 
-    def _block(self, entry: _Entry, stage: str, state: JobState) -> list[Job]:
+    def _block(self, entry: Entry, stage: str, state: JobState) -> list[Job]:
         stages = list(entry.states)
         later = stages[stages.index(stage) + 1 :]
         blocked = [item for item in later if entry.states[item] is JobState.PENDING]
@@ -459,7 +388,7 @@ class Scheduler:
             self._move(entry, item, state)
         return [Job(entry.trial, item) for item in blocked]
 
-    def _move(self, entry: _Entry, stage: str, state: JobState) -> None:
+    def _move(self, entry: Entry, stage: str, state: JobState) -> None:
         before = entry.states[stage]
         assert state in FOLLOWS[before], f"{stage}: {before} to {state}"
         entry.states[stage] = state
@@ -467,6 +396,6 @@ class Scheduler:
         self.counts[sweep, stage, before] -= 1
         self.counts[sweep, stage, state] += 1
 
-    def _count(self, entry: _Entry, sign: int) -> None:
+    def _count(self, entry: Entry, sign: int) -> None:
         for stage, state in entry.states.items():
             self.counts[entry.trial.sweep, stage, state] += sign

@@ -24,6 +24,7 @@ PURE = (
     "selection",
     "failfast",
     "scheduler",
+    "line",
     "submission",
     "trials",
     "progress",
@@ -97,7 +98,7 @@ LAYERS = (
     },
     {"daemonlog", "logtail", "logout", "triage", "keep"},
     {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
-    {"eligibility", "pools", "learning", "memory", "busy"},
+    {"eligibility", "pools", "learning", "memory", "busy", "line"},
     {"gather", "waits", "halving"},
     {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )
