@@ -14,7 +14,7 @@ run: $(VENV)/installed-train
 	PATH="$(BIN):$$PATH" run
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-crash: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m crash

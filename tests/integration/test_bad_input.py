@@ -21,7 +21,11 @@ CASES: list[tuple[str, str | bytes, list[str]]] = [
     ("misspelt key", "templat: {a: b}\n" + GRID, ["line 1", "templat", "Did you mean 'template'?"]),
     ("misspelt default", T + "defaults: {x: 1}\n" + GRID, ["line 2", "defaults", "Did you mean 'default'?"]),
     ("misspelt alias", T + "aliases: {}\n" + GRID, ["line 2", "aliases", "Did you mean 'alias'?"]),
-    ("unknown key", T + "colour: red\n" + GRID, ["line 2", "colour", "Allowed: alias, default, fail_fast, gather, notify"]),
+    (
+        "unknown key",
+        T + "colour: red\n" + GRID,
+        ["line 2", "colour", "Allowed: alias, default, fail_fast, gather, notify"],
+    ),
     ("template is a string", "template: python x.py\n" + GRID, ["line 1", "template", "mapping"]),
     ("template is empty", "template: {}\n" + GRID, ["line 1", "template"]),
     ("stage is a list", "template:\n  a: [x]\n" + GRID, ["line 2", "template.a", "a string, or a mapping with `cmd`"]),
