@@ -53,10 +53,10 @@ class Learning:
         gpus = max(1, terms.gpus)
         again = self._again.get((trial.key, stage))
         if again is not None:
-            return Demand(trial.key, gpus, WHOLE, min_total_mib=again.min_total_mib)
+            return Demand(trial.key, gpus, WHOLE, min_total_mib=again.min_total_mib, priority=trial.priority)
         if terms.per_gpu is not None:
-            return Demand(trial.key, gpus, Fraction(1, terms.per_gpu))
-        return Demand(trial.key, gpus, None, self.need(kind_of(trial, stage)))
+            return Demand(trial.key, gpus, Fraction(1, terms.per_gpu), priority=trial.priority)
+        return Demand(trial.key, gpus, None, self.need(kind_of(trial, stage)), priority=trial.priority)
 
     def was_oom(self, job: Job, level: int, card_mib: int | None, cards_mib: Collection[int | None]) -> bool:
         """Takes in that a job was out of memory as one of `level` on a card; returns whether it runs again.

@@ -14,9 +14,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 
 WHOLE = Fraction(1)
+_HALF = Fraction(1, 2)
 _MARGIN = Fraction(1, 10)
 _MIN_MARGIN_MIB = 256  # contexts of libraries that are loaded late
 _AFTER_OOM = Fraction(5, 4)
@@ -119,6 +120,7 @@ class Demand:
     share: Fraction | None = WHOLE
     need: Estimate | None = None
     min_total_mib: int = 0  # above this: it ran out of memory alone on a card of this size
+    priority: int = 0
 
     def is_refused(self, card: Card) -> bool:
         """Whether a card cannot serve it."""
@@ -132,6 +134,11 @@ class Demand:
             return WHOLE
         part = Fraction(self.need.mib) / (card.total_mib * _USABLE)
         return min(part, WHOLE)  # what never fits beside others gets its card alone
+
+    def is_large(self, state: Sequence[_State]) -> bool:
+        """Whether it is known that no card has room for two of its like."""
+        is_learned = self.share is None and self.need is not None and self.gpus == 1
+        return is_learned and all(self.share_of(one.card) > _HALF for one in state if not self.is_refused(one.card))
 
     @property
     def max_level(self) -> int:
@@ -158,17 +165,21 @@ def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
 
     The first job that has to wait keeps the emptiest cards that could serve it, so that smaller ones behind it do not
     hold it up for ever; these go on elsewhere. A GPU that does nothing is worth more than room for a large job, as long
-    as there is one for each that waits; after that, what shares goes where the least is left over.
+    as there is one for each that waits; after that, what shares goes where the least is left over, and an empty card to
+    a job that cannot share one with its like, so that no card has to be emptied for each of them.
     """
     state = [_State(card, card.free) for card in cards]
     queue = iter(demands)
     empty = sum(not card.running for card in cards)
     first = list(itertools.islice(queue, empty + 1))
     is_tight = len(first) > empty
+    placements = _large_first(queue, first, state) if is_tight and empty else []
+    placed = {placement.key for placement in placements}
     is_kept = False
     waiting: set[Hashable] = set()  # what waits lets its like wait too: the cards only get fuller
-    placements = []
     for demand in itertools.chain(first, queue):
+        if demand.key in placed:
+            continue
         if all(one.is_kept or one.free <= 0 for one in state) and is_kept:
             break
         if demand.wish in waiting:
@@ -189,6 +200,27 @@ def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
             is_kept = True
             for one, _ in able[: demand.gpus]:
                 one.is_kept = True
+    return placements
+
+
+def _large_first(queue: Iterator[Demand], first: list[Demand], state: Sequence[_State]) -> list[Placement]:
+    """Gives empty cards to the first large jobs of the same priority as the head, to half of the cards at most.
+
+    What it has to look at of the queue is added to `first`.
+    """
+    first += queue
+    large = [demand for demand in first if demand.priority == first[0].priority and demand.is_large(state)]
+    held = sum(any(running.share > _HALF for running in one.card.running) for one in state)
+    room = min((len(state) + 1) // 2 - held, len(large))
+    placements: list[Placement] = []
+    for one in state:
+        if room <= len(placements):
+            break
+        demand = large[len(placements)]
+        share = demand.share_of(one.card)
+        if not one.card.running and one.fits(demand, share):
+            one.take(demand, share)
+            placements.append(Placement(demand.key, {one.card.uuid: share}))
     return placements
 
 

@@ -291,3 +291,14 @@ def test_where_more_waits_than_there_are_empty_cards_what_is_shared_is_filled_fi
     assert where([learned(1, 5_000), learned(2, 5_000)], half, B)[1] == "A"
     large = learned(3, 20_000)
     assert where([learned(1, 5_000), large, learned(2, 5_000)], half, B) == {1: "A", 3: "B"}
+
+
+def test_an_empty_card_goes_to_a_job_that_needs_all_of_it_before_it_fills_up_again() -> None:
+    small, large = learned(1, 5_000), [learned(key, 20_000) for key in (2, 3, 4)]
+    half = busy(A, Fraction(1, 2))
+    assert where([small, *large], half, B) == {2: "B", 1: "A"}
+    # Not more than half of the cards, and nothing that has a lower priority than the head.
+    assert where([small, learned(5, 5_000), *large], A, B, C) == {2: "A", 3: "B", 1: "C"}
+    low = [replace(one, priority=-1) for one in large]
+    assert 1 in where([small, learned(5, 5_000), *low], A, B, C)
+    assert where([small, *low], half, B)[1] == "A"
