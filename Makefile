@@ -8,13 +8,20 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_TARGET PIP_PREFIX PIP_USER PIP_RE
 export PYTHONNOUSERSITE := 1
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: run test test-all test-crash test-browser lint clean
+.PHONY: run test test-parts test-whole test-all test-crash test-browser lint clean
 
 run: $(VENV)/installed-train
 	PATH="$(BIN):$$PATH" run
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-parts test-whole
+
+# Two halves that take about as long: the parts by themselves, and `run` as a user types it.
+test-parts:
+	$(BIN)/python -m pytest --ignore tests/integration
+
+test-whole:
+	$(BIN)/python -m pytest tests/integration
 
 test-crash: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m crash

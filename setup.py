@@ -28,7 +28,6 @@ DEV = [
     "playwright>=1.45",
     "pytest>=8.2",
     "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
     "ruff>=0.8",
     "statsmodels>=0.14.2",
     "types-psutil>=6.0",

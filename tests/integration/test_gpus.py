@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -222,3 +224,24 @@ def test_a_directory_of_leases_that_cannot_be_used_is_said_and_waited_for(
     leases.chmod(0o1777)
     assert run.wait(30) == 0
     assert project.stat("N_0") == {"a": "finished"}
+
+
+def test_a_hundred_starts_of_ten_daemons_have_a_hundred_shares(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    machine(*map(FakeGpu, range(25)))
+    project.write(f"template:\n  a: {WAITS}\nstage: {{per_gpu: 4}}\n---\nn: {{_range: [0, 10]}}\n")
+    outputs = [f"output{number}" for number in range(10)]
+    for typed in [project.start("--detach", "-o", output) for output in outputs]:
+        assert typed.wait(60) == 0
+
+    def taken() -> list[tuple[str, str]]:
+        paths = [path for output in outputs for path in (project.path / output).glob("*/attempts")]
+        lines = [path.read_text().splitlines()[0] for path in paths if path.read_text()]
+        return [share for line in lines for share in json.loads(line)["gpus"].items()]
+
+    until(lambda: len(taken()) == 100, lambda: len(taken()), 60)
+    assert Counter(taken()) == {(uuid(number), "1/4"): 4 for number in range(25)}
+    (project.path / "go").touch()
+    for output in outputs:
+        assert project.run("wait", "-o", output).returncode == 0

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[logging.Logger]:
     logger = open_log(tmp_path / "daemon.log")
-    logger.propagate = False  # what is no text would not reach whoever collects the tests' output
     yield logger
     close_log(logger)
 
