@@ -8,20 +8,25 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_TARGET PIP_PREFIX PIP_USER PIP_RE
 export PYTHONNOUSERSITE := 1
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: run test test-parts test-whole test-all test-crash test-browser lint clean
+.PHONY: run test test-modules test-long test-short test-all test-crash test-browser lint clean
 
 run: $(VENV)/installed-train
 	PATH="$(BIN):$$PATH" run
 
 test: $(VENV)/installed-dev
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-parts test-whole
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-modules test-long test-short
 
-# Two halves that take about as long: the parts by themselves, and `run` as a user types it.
-test-parts:
+# Parts that take about as long: the modules by themselves, and `run` as a user types it, which mostly waits.
+LONG := $(addprefix tests/integration/test_,daemon_words.py gather.py gpus.py greedy.py prune.py search.py signals.py)
+
+test-modules:
 	$(BIN)/python -m pytest --ignore tests/integration
 
-test-whole:
-	$(BIN)/python -m pytest tests/integration
+test-long:
+	$(BIN)/python -m pytest $(LONG)
+
+test-short:
+	$(BIN)/python -m pytest tests/integration $(addprefix --ignore ,$(LONG))
 
 test-crash: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m crash

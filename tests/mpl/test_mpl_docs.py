@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import yaml
+
 from mpl.cli import make_parser
 from runner.config import load
 
@@ -23,8 +25,11 @@ def test_each_command_of_the_page_parses() -> None:
 
 def test_the_example_is_a_file_that_run_takes_and_its_commands_parse() -> None:
     example = ROOT / "examples" / "mpl.yaml"
-    assert [sweep.title for sweep in load(example).sweeps] == ["fitted", "unseen"]
-    commands = re.findall(r"^#   (python -m mpl .*)", example.read_text(), re.MULTILINE)
-    assert len(commands) == 3
-    for command in commands:
-        make_parser().parse_args(shlex.split(command)[3:])
+    assert [sweep.title for sweep in load(example).sweeps] == ["fitted", "unseen", "best"]
+    head = next(yaml.safe_load_all(example.read_text()))
+    lines = [line for item in head["gather"].values() for line in item["cmd"].split("&&")]
+    assert [shlex.split(line)[:4] for line in lines] == [
+        ["python", "-m", "mpl", command] for command in ("fit", "optimize", "report")
+    ]
+    for line in lines:
+        make_parser().parse_args(shlex.split(line)[3:])
