@@ -38,6 +38,7 @@ GPUS = 8
 # MiB at the peak: with its margin a quarter, half and all of what a card has for attempts, so that nothing has to be
 # left over because no job fits into it.
 CLASSES = {"small": 5_300, "middle": 10_600, "large": 21_200}
+WEIGHTS = {"small": 4, "middle": 3, "large": 1}
 TOTAL_MIB = 24_576
 # (when, until, GPU, as parts of the expected makespan): strangers, and the GPU that is lost
 STRANGERS = [(0.2, 0.4, 3), (0.5, 0.6, 5), (0.1, 0.15, 0)]
@@ -150,6 +151,13 @@ def attempts(directory: Path) -> list[dict[str, Any]]:
     return found
 
 
+def away_s(done: list[dict[str, Any]], start: float, stop: float, gpu: int) -> float:
+    """For how long of a stranger's time, or of a loss, no job was on the GPU; those that were there went on."""
+    on_it = [(epoch(item["started"]), epoch(item["ended"])) for item in done if uuid(gpu) in item["gpus"]]
+    free_from = max((min(ended, stop) for began, ended in on_it if began <= start < ended), default=start)
+    return stop - free_from
+
+
 def share_of(item: dict[str, Any]) -> float:
     """The part of a GPU that an attempt had."""
     return float(sum(map(Fraction, item["gpus"].values())))
@@ -190,13 +198,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--per-gpu", default="auto")
+    parser.add_argument("--sizes", nargs="+", default=list(CLASSES), choices=list(CLASSES))
     parser.add_argument("--gaps", type=int)
     options = parser.parse_args()
     if options.gaps:
         print_gaps(options.gaps)
         return
     draw = random.Random(0)
-    names = draw.choices(list(CLASSES), [4, 3, 1], k=options.jobs)
+    names = draw.choices(options.sizes, [WEIGHTS[name] for name in options.sizes], k=options.jobs)
     seconds = [draw.uniform(0.5, 1.5) * options.seconds for _ in names]
     per_card = {name: 1 if options.per_gpu == "1" else TOTAL_MIB // mib for name, mib in CLASSES.items()}
     expected_s = sum(value / per_card[name] for name, value in zip(names, seconds, strict=True)) / GPUS
@@ -221,7 +230,7 @@ def report(afternoon: Afternoon, jobs: int, took_s: float) -> None:
         touched = sum(start + 1.5 < moment < stop for moment in on_it)
         if touched:
             afternoon.faults.append(f"GPU {gpu}: {touched} attempts began while {'lost' if was_lost else 'a stranger'}")
-    there_s = GPUS * took_s - sum(stop - start for start, stop, _, _ in afternoon.away)
+    there_s = GPUS * took_s - sum(away_s(done, start, stop, gpu) for start, stop, gpu, _ in afternoon.away)
     held_s = sum(item["seconds"] * share_of(item) for item in finished)
     began = min(epoch(item["started"]) for item in done)
     shared = statistics.mean("1" not in item["gpus"].values() for item in done)
@@ -231,7 +240,7 @@ def report(afternoon: Afternoon, jobs: int, took_s: float) -> None:
     print(f"lower bound / makespan {held_s / there_s:.1%}")
     last_start = max(epoch(item["started"]) for item in done)
     until_s = GPUS * (last_start - began) - sum(
-        max(0.0, min(stop, last_start) - start) for start, stop, _, _ in afternoon.away
+        away_s(done, start, min(stop, last_start), gpu) for start, stop, gpu, _ in afternoon.away if start < last_start
     )
     work_s = sum((min(epoch(item["ended"]), last_start) - epoch(item["started"])) * share_of(item) for item in finished)
     print(f"until the last job had begun, {work_s / until_s:.1%} of the GPU time that was there was at work")
