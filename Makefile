@@ -8,19 +8,22 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_TARGET PIP_PREFIX PIP_USER PIP_RE
 export PYTHONNOUSERSITE := 1
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: run test test-modules test-long test-short test-all test-crash test-browser lint clean
+.PHONY: run test test-modules test-programs test-long test-short test-crash test-browser lint clean
 
 run: $(VENV)/installed-train
 	PATH="$(BIN):$$PATH" run
 
 test: $(VENV)/installed-dev
-	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-modules test-long test-short
+	$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-modules test-long test-programs test-short
 
 # Parts that take about as long: the modules by themselves, and `run` as a user types it, which mostly waits.
 LONG := $(addprefix tests/integration/test_,daemon_words.py gather.py gpus.py greedy.py prune.py search.py signals.py)
 
 test-modules:
-	$(BIN)/python -m pytest --ignore tests/integration
+	$(BIN)/python -m pytest --ignore tests/integration --ignore tests/train --ignore tests/mpl
+
+test-programs:
+	$(BIN)/python -m pytest tests/train tests/mpl
 
 test-long:
 	$(BIN)/python -m pytest $(LONG)
