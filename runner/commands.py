@@ -158,7 +158,7 @@ class Commands:
             try:
                 if kind == "plan" and entry.get("plan") in opened:
                     plan = opened[entry["plan"]]
-                    self._daemon.submit(plan, lambda: None)
+                    self._daemon.submit(plan, lambda: None, _asked_for(entries[number + 1 :], opened))
                     self._plans[plan.header.plan_id] = plan
                     self._environment = dict(plan.secrets.environment)
                     self.has_worked = True

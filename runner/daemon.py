@@ -30,7 +30,7 @@ from runner.pruning import Pruning
 from runner.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from runner.executors.base import Ended, Executor
     from runner.gpus.leases import Lease
@@ -79,10 +79,11 @@ class Daemon:
 
     # --- what is asked for ---
 
-    def submit(self, plan: Plan, record: Callable[[], None]) -> Difference:
+    def submit(self, plan: Plan, record: Callable[[], None], spared: Collection[str] = ()) -> Difference:
         """Takes a plan in, as the trials' records show them; attempts that still run are watched from here on.
 
-        `record` makes it durable that the plan was asked for; it is called when nothing can prevent it any more.
+        `record` makes it durable that the plan was asked for; it is called when nothing can prevent it any more. What a
+        plan with `prunes` lacks is ended, but for the trials `spared`, which were asked for after it.
 
         Raises:
             RunnerError: a trial's records cannot be read, or it may run elsewhere; nothing of the plan was taken in.
@@ -93,7 +94,7 @@ class Daemon:
         self._gpus.ask(plan)
         difference, no_longer_asked = self.intake.enter(examined)
         if plan.header.prunes:
-            self.cancel(no_longer_asked)
+            self.cancel(trial for trial in no_longer_asked if trial.key not in spared)
         return difference
 
     def resume(self) -> None:

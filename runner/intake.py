@@ -130,6 +130,8 @@ class Intake:
             done -= forced
             states = {stage: JobState.COMPLETED if stage in done else JobState.PENDING for stage in trial.stages}
             running = [stage for stage, state in before.items() if state is JobState.RUNNING]
+            added = [stage for stage in trial.stages if stage not in before]
+            recovery.close_dead(known, added, self._executor, this_host(), header.takes_over)
             if old is not None and not set(running) <= origin.plan_of.keys():
                 origin = origins.joined(old, trial.stages, tuple(running))
             return _Examined(trial, origin, None, states, "running")

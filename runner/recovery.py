@@ -15,7 +15,7 @@ from runner.model import BLOCKING, JobState, Outcome
 from runner.process import ExitRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Mapping, Sequence, Set
 
     from runner.executors.base import Executor
     from runner.model import Trial
@@ -128,6 +128,20 @@ def recover(
     states |= dict.fromkeys(_stale(trial, told, history, inputs), JobState.PENDING)
     code = history.attempts[-1].start.get("code") if history.attempts else None
     return Found(states, _counts(history), tuple(adopted), failures=failed, code=code, fallbacks=_fallbacks(history))
+
+
+def close_dead(trial: Trial, stages: Sequence[str], executor: Executor, host: Host, takes_over: bool) -> None:
+    """Records the end of what an earlier daemon left of some stages of a trial, of which another one runs here."""
+    history = records.read_attempts(trial.directory) if stages else None
+    for stage in stages:
+        last = None if history is None else history.last(stage)
+        if last is None or last.end is not None:
+            continue
+        adopted = _adopt(last, trial.directory, executor, host, takes_over)
+        if adopted is None:
+            _close(last, trial.directory)
+        else:
+            executor.release(adopted.native_id)
 
 
 def _stale(trial: Trial, told: Mapping[str, JobState], history: History, inputs: str | None) -> tuple[str, ...]:
