@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runner import records
@@ -37,12 +39,10 @@ def of_places(cwd: str, places: Iterable[str]) -> str:
 
 
 def _content(path: str) -> str:
-    try:
+    with suppress(OSError):  # the program that reads it will say so
         found = os.stat(path)  # noqa: PTH116 - for every trial that depends on a gather
-        if os.path.isfile(path):  # noqa: PTH113
+        if stat.S_ISREG(found.st_mode):
             return _hash_of_file(path, found.st_ino, found.st_size, found.st_mtime_ns)
-    except OSError:  # the program will say so
-        pass
     return _inputs_of_gather(path)
 
 

@@ -179,9 +179,7 @@ def claims(records: Iterable[LeaseRecord], mine: Collection[int]) -> dict[str, l
 def _make_directory(path: Path) -> None:
     old = os.umask(0)  # with its mode from its first moment, as others look at it too
     try:
-        path.mkdir(_MODE)
-    except FileExistsError:
-        pass
+        path.mkdir(_MODE, exist_ok=True)
     finally:
         os.umask(old)
 
