@@ -110,10 +110,6 @@ class GpuWork:
         """The GPUs that are meant, as they were last seen."""
         return self._desk.places()
 
-    def close(self) -> None:
-        """Gives the driver back."""
-        self._desk.close()
-
     def _tell_fault(self, error: SystemFaultError) -> None:
         if str(error) != self._fault:
             self._fault = str(error)

@@ -180,10 +180,6 @@ class GpuDesk:
         verdict = self.verdicts[uuid]
         return "" if verdict.is_open else verdict.reason
 
-    def close(self) -> None:
-        """Gives the driver back; leases end with the attempts that hold them."""
-        self._nvml.close()
-
     def _sample(self, snapshot: Snapshot) -> set[str]:
         """Looks at what attempts use; returns the GPUs where the memory of one is still to appear."""
         settling: set[str] = set()
