@@ -14,14 +14,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from runner.examine import cache
+from runner.examine import cachefile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from runner.examine.cache import Signature
 
 _FILE = ".runner/curves.cache"
 _VERSION = 1
@@ -30,6 +28,13 @@ _WIDTH = 8
 _LINE_MAX = 80
 BYTES_MAX = 2 << 30
 """No more is kept: on a disk that fills up, results are worth more."""
+Source = list[Any]
+"""Of a trial, for each file that its curves are read from: name, size and time of change in ns."""
+
+
+def path(output: Path) -> Path:
+    """Return the cache of an output directory."""
+    return output / _FILE
 
 
 @dataclass
@@ -56,7 +61,7 @@ class _Stored:
     """A block as the file has it: in its header, and with the place where its columns begin."""
 
     trials: list[str]
-    sources: list[Signature]
+    sources: list[Source]
     counts: list[int]
     columns: list[tuple[str, str, int]]  # name, type, checksum
     start: int = 0
@@ -78,10 +83,10 @@ class _Stored:
         return Block(self.trials, self.counts, pd.DataFrame(found, copy=False))
 
 
-def load(output: Path, sources: Mapping[str, Signature], columns: Collection[str] | None = None) -> list[Block]:
+def load(output: Path, sources: Mapping[str, Source], columns: Collection[str] | None = None) -> list[Block]:
     """Return the curves of those trials whose files are as `sources` says: `step` and the chosen columns."""
     try:
-        with (output / _FILE).open("rb") as file:
+        with path(output).open("rb") as file:
             blocks = []
             for stored in _header(file):
                 is_current = [
@@ -94,13 +99,13 @@ def load(output: Path, sources: Mapping[str, Signature], columns: Collection[str
         return []
 
 
-def save(output: Path, fresh: Iterable[Block], sources: Mapping[str, Signature], read_at_ns: int) -> None:
+def save(output: Path, fresh: Iterable[Block], sources: Mapping[str, Source], read_at_ns: int) -> None:
     """Replace the cache by the fresh curves and what else it had; what may still change unnoticed is left out.
 
     A cache that can't be written is done without.
     """
     blocks = [
-        block.only([cache.is_settled(sources[name], read_at_ns) for name in block.trials])
+        block.only([cachefile.is_settled(sources[name][2::3], read_at_ns) for name in block.trials])
         for block in fresh
         if set(map(str, block.frame.dtypes)) <= _TYPES.keys()
     ]
@@ -110,16 +115,14 @@ def save(output: Path, fresh: Iterable[Block], sources: Mapping[str, Signature],
         signed |= others
     if sum(_WIDTH * block.frame.size for block in blocks) <= BYTES_MAX:
         with suppress(OSError):
-            cache.replace(output / _FILE, _pieces(blocks, signed))
+            cachefile.replace(path(output), _pieces(blocks, signed))
 
 
-def _others(
-    output: Path, sources: Mapping[str, Signature], new: Collection[str]
-) -> list[tuple[Block, dict[str, Signature]]]:
+def _others(output: Path, sources: Mapping[str, Source], new: Collection[str]) -> list[tuple[Block, dict[str, Source]]]:
     """What the cache has of other trials: those that did not change, or were not asked for and are still there."""
     found = []
     try:
-        with (output / _FILE).open("rb") as file:
+        with path(output).open("rb") as file:
             for stored in _header(file):
                 signed = dict(zip(stored.trials, stored.sources, strict=True))
                 is_kept = [
@@ -154,7 +157,7 @@ def _header(file: BinaryIO) -> list[_Stored]:
     return blocks
 
 
-def _pieces(blocks: Iterable[Block], signed: Mapping[str, Signature]) -> Iterator[bytes]:
+def _pieces(blocks: Iterable[Block], signed: Mapping[str, Source]) -> Iterator[bytes]:
     """The file's content, bit by bit, so that it is never in memory as a whole."""
     alike: dict[tuple[tuple[str, str], ...], list[Block]] = {}
     for block in blocks:

@@ -19,6 +19,8 @@ UNITS = ("gather.", "search.")
 """How the directories of gathers and of searches' decisions begin, which are no trials."""
 SHARED_DIRECTORY = f"{RECORDS_DIRECTORY}/trials"
 """Where the records of trials lie that share one output directory, as `run --no-subdir` has it."""
+# The latter is where an output directory is a file system of its own.
+_NO_TRIALS = {RECORDS_DIRECTORY, "lost+found"}
 _TIME = r"[0-9]{8}\.[0-9]{6}"
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 _INTEGER = re.compile(r"([0-9]+)")
@@ -71,6 +73,11 @@ def natural_key(name: str) -> tuple[list[str | float], str]:
 
 def trial_names(output: str | Path = "output", regex: str = ".*") -> list[str]:
     """Return the names of the directories in `output` that `regex` matches anywhere, in natural order."""
+    return sorted(trial_directories(output, regex), key=natural_key)
+
+
+def trial_directories(output: str | Path, regex: str) -> list[str]:
+    """Return what `trial_names` does in no particular order."""
     try:
         pattern = re.compile(regex)
     except re.error as error:
@@ -78,15 +85,14 @@ def trial_names(output: str | Path = "output", regex: str = ".*") -> list[str]:
     if not Path(output).is_dir():
         raise FileNotFoundError(f"no output directory '{output}' (in {Path.cwd()})")
     with os.scandir(output) as entries:
-        names = [
+        return [
             entry.name
             for entry in entries
-            if entry.name != RECORDS_DIRECTORY
+            if entry.name not in _NO_TRIALS
             and not entry.name.startswith(UNITS)
             and pattern.search(entry.name)
             and entry.is_dir()
         ]
-    return sorted(names, key=natural_key)
 
 
 def shared_directories(output: str | Path) -> list[str]:
