@@ -75,35 +75,67 @@ def _take(column: Column, rows: Sequence[int]) -> Column:
     return column[np.asarray(rows, dtype=np.intp)] if isinstance(column, np.ndarray) else [column[row] for row in rows]
 
 
-def of_records(names: Sequence[str], signatures: Sequence[Signature], records: Sequence[Record]) -> Trials:
-    """Return the trials of these names and records."""
-    shapes: dict[Shape, Shape] = {}
-    of_trials = []
-    columns: dict[str, dict[Any, list[Any]]] = {group: {} for group in GROUPS}
-    for place, record in enumerate(records):
+class Builder:
+    """Trials that are read one after the other, at most `size`.
+
+    Columns have their whole length from the beginning: small pieces that are kept, among large ones that are not, would
+    leave memory in which nothing large fits any more.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._trials = Trials()
+        self._shapes: dict[Shape, Shape] = {}
+        self._columns: dict[str, dict[Any, list[Any]]] = {group: {} for group in GROUPS if group != METRICS}
+        self._metrics: dict[str, NDArray[np.float64]] = {}
+        self._texts: dict[str, dict[int, list[Any]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def add(self, name: str, signature: Signature, record: Record) -> None:
+        """Add a trial; a metric that is None has been summarized."""
+        row = len(self)
         shape = tuple(tuple(record[group]) for group in GROUPS)
-        of_trials.append(shapes.setdefault(shape, shape))
-        for group, found in columns.items():
-            for name, entry in record[group].items():
-                column = found.get(name)
+        self._trials.names.append(name)
+        self._trials.signatures.append(signature)
+        self._trials.shapes.append(self._shapes.setdefault(shape, shape))
+        for group, columns in self._columns.items():
+            for title, entry in record[group].items():
+                column = columns.get(title)
                 if column is None:
-                    column = found[name] = [ABSENT] * len(records)
-                column[place] = entry
-    return Trials(
-        list(names),
-        list(signatures),
-        of_trials,
-        {group: {name: packed(group, column) for name, column in found.items()} for group, found in columns.items()},
-    )
+                    column = columns[title] = [ABSENT] * self._size
+                column[row] = entry
+        for title, entry in record[METRICS].items():
+            if entry is not None and isinstance(entry[0], str):
+                self._texts.setdefault(title, {})[row] = entry
+            elif entry is not None:
+                self.summarize(title, [row], np.array([entry], dtype=float))
+
+    def summarize(self, metric: str, rows: Sequence[int], summaries: NDArray[np.float64]) -> None:
+        """Set a metric's six numbers for the trials of these rows, which may be added later."""
+        column = self._metrics.get(metric)
+        if column is None:
+            column = self._metrics[metric] = np.full((self._size, SUMMARY), np.nan)
+        column[rows] = summaries
+
+    def trials(self) -> Trials:
+        """Return the trials that were added."""
+        count = len(self)
+        for group, columns in self._columns.items():
+            for title in list(columns):
+                self._trials.columns[group][title] = packed(columns.pop(title)[:count])
+        metrics: dict[Any, Column] = {title: column[:count] for title, column in self._metrics.items()}
+        for title, texts in self._texts.items():
+            numbers = metrics.get(title)
+            entries = [ABSENT] * count if numbers is None else _entries(METRICS, numbers)
+            metrics[title] = [texts.get(row, entry) for row, entry in enumerate(entries)]
+        self._trials.columns[METRICS] = metrics
+        return self._trials
 
 
-def packed(group: str, column: list[Any]) -> Column:
-    """Return a column in as little memory as it may have."""
-    if group == METRICS:
-        if any(entry is not ABSENT and isinstance(entry[0], str) for entry in column):
-            return column
-        nothing = [np.nan] * SUMMARY
-        return np.array([nothing if entry is ABSENT else entry for entry in column], dtype=float)
+def packed(column: list[Any]) -> Column:
+    """Return a column that holds no metric in as little memory as it may have."""
     kinds = set(map(type, column))
     if kinds == {float}:
         return np.array(column)
@@ -150,7 +182,7 @@ def _joined(group: str, columns: Sequence[Column | None], sizes: Sequence[int]) 
     joined: list[Any] = []
     for column, size in zip(columns, sizes, strict=True):
         joined += [ABSENT] * size if column is None else _entries(group, column)
-    return packed(group, joined)
+    return joined if group == METRICS else packed(joined)
 
 
 def _entries(group: str, column: Column) -> list[Any]:

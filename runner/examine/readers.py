@@ -1,7 +1,6 @@
 """Finding and reading the small files of a trial's directory: `param`, `stat` and the logs."""
 
 import fnmatch
-import functools
 import operator
 import os
 import re
@@ -63,7 +62,6 @@ def read_stat(path: str | Path) -> dict[str, str]:
     return {str(stage): str(state) for stage, state in _read_mapping(Path(path) / "stat").items()}
 
 
-@functools.lru_cache(maxsize=1 << 17)
 def natural_key(name: str) -> tuple[list[str | float], str]:
     """Return a sort key that puts `lr_0.15` before `lr_0.5`, and `seed_2` before `seed_10`."""
     parts: list[str | float] = list(_NUMBER.split(name))

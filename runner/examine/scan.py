@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_s
 if TYPE_CHECKING:
     import pandas as pd
 
-    from runner.examine.columns import Trials
+    from runner.examine.columns import Builder, Trials
 
 _CHUNK = 256
 # Below this share of new trials the cache isn't worth being written again.
@@ -47,20 +48,31 @@ def read_trials(output: str | Path = "output", regex: str = ".*", use_cache: boo
             for name in names
             if name in rows and cachefile.is_current(f"{output}/{name}", known.signatures[rows[name]])
         ]
-        if len(kept) == len(names) == len(known):
-            return _matching(known, regex)
         is_kept = set(kept)
         left = [name for name in names if rows.get(name, -1) not in is_kept]
         read_at_ns = None
         if use_cache and len(left) > _WORTH_SAVING * len(names):
             with suppress(OSError):
                 read_at_ns = cachefile.now_ns(cache.path(output))
-        found = join([known.take(kept), *_read(output, left)])
-        if read_at_ns is not None:
-            listed = set(names)
-            others = [row for name, row in rows.items() if name not in listed and (output / name).is_dir()]
-            cache.save(output, _in_order(join([found, known.take(others)])), read_at_ns)
-        return _matching(_in_order(found), regex)
+        fresh = _read(output, left)
+        if not len(fresh) and len(kept) == len(known):
+            return _matching(known, regex)
+        found = _in_order(join([known.take(kept), fresh]), names)
+        if read_at_ns is not None and len(fresh) > _WORTH_SAVING * len(names):
+            cache.save(output, _with_others(output, found, known, names), read_at_ns)
+        return _matching(found, regex)
+
+
+def _with_others(output: Path, trials: Trials, known: Trials, names: Sequence[str]) -> Trials:
+    """The trials in natural order with those that are known and still there, but were not asked for."""
+    from runner.examine.columns import join
+
+    listed = set(names)
+    others = [row for row, name in enumerate(known.names) if name not in listed and (output / name).is_dir()]
+    if not others:
+        return trials
+    everything = join([trials, known.take(others)])
+    return _in_order(everything, sorted(everything.names, key=_order))
 
 
 def _directories(output: Path, regex: str, ordered: Sequence[str]) -> list[str]:
@@ -76,9 +88,9 @@ def _order(name: str) -> tuple[bool, Any]:
     return name.startswith(SHARED_DIRECTORY), natural_key(name)
 
 
-def _in_order(trials: Trials) -> Trials:
-    rows = sorted(range(len(trials)), key=lambda row: _order(trials.names[row]))
-    return trials if rows == list(range(len(rows))) else trials.take(rows)
+def _in_order(trials: Trials, names: Sequence[str]) -> Trials:
+    rows = {name: row for row, name in enumerate(trials.names)}
+    return trials if trials.names == names else trials.take([rows[name] for name in names if name in rows])
 
 
 def labels(trials: Trials) -> list[str]:
@@ -112,13 +124,14 @@ def many_objects() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Trial:
-    """What the files of one trial say; `source` is the content of metrics.csv, unparsed, or the name of another."""
+    """What the files of one trial say; of its curves either the content of metrics.csv or the name of another file."""
 
     signature: Signature
     param: dict[Any, Any]
     facts: facts.Facts
     faults: list[str]
-    source: bytes | str | None
+    content: bytes | None
+    source: str | None
     values: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -127,9 +140,10 @@ class _Trial:
         return {"param": self.param, "metrics": self.metrics, "values": self.values, "facts": self.facts | told}
 
 
-def _read(output: Path, names: Sequence[str]) -> Iterator[Trials]:
-    from runner.examine.columns import of_records
+def _read(output: Path, names: Sequence[str]) -> Trials:
+    from runner.examine.columns import Builder
 
+    builder = Builder(len(names))
     for start in range(0, len(names), _CHUNK):
         chunk: dict[str, _Trial] = {}
         for name in names[start : start + _CHUNK]:
@@ -137,9 +151,10 @@ def _read(output: Path, names: Sequence[str]) -> Iterator[Trials]:
                 trial = _read_trial(f"{output}/{name}")
                 if trial is not None:
                     chunk[name] = trial
-        _add_metrics(output, chunk)
-        trials = chunk.values()
-        yield of_records(list(chunk), [trial.signature for trial in trials], [trial.record() for trial in trials])
+        _add_metrics(output, chunk, builder)
+        for name, trial in chunk.items():
+            builder.add(name, trial.signature, trial.record())
+    return builder.trials()
 
 
 def _read_trial(directory: str) -> _Trial | None:
@@ -149,15 +164,15 @@ def _read_trial(directory: str) -> _Trial | None:
         files = os.listdir(directory)  # noqa: PTH208
     except PermissionError as error:  # another user's, who may allow it without a sign
         cause = f"the directory can't be read: {error.strerror}"
-        return _Trial(Signature((), [_NEVER]), {}, {"state": facts.DAMAGED, "cause": cause}, [], None)
+        return _Trial(Signature((), [_NEVER]), {}, {"state": facts.DAMAGED, "cause": cause}, [], None, None)
     if "param" not in files:
         return None
     signed = [name for name in ("param", "stat", "attempts", METRICS_FILE) if name in files]
     contents = {name: _content(directory, name, numbers) for name in signed}
-    source: bytes | str | None = contents.get(METRICS_FILE)
-    if source is None:
+    content = contents.get(METRICS_FILE)
+    if content is None:
         signed += [JSONL_FILE] if JSONL_FILE in files else sorted(filter(is_event_file, files))
-        source = next(iter(signed[len(contents) :]), None)
+    source = next(iter(signed[len(contents) :]), None)
     evaluations = sorted(name for name in files if name.startswith("eval_") and name.endswith(".json"))
     signed += evaluations
     for name in signed[len(contents) :]:
@@ -165,7 +180,7 @@ def _read_trial(directory: str) -> _Trial | None:
     told = facts.describe(contents["param"] or b"", contents.get("stat"), contents.get("attempts"))
     told.pop("stages")
     faults = [*told.pop("faults"), *(f"{name}: can't be read" for name in contents if contents[name] is None)]
-    trial = _Trial(Signature(tuple(signed), numbers), told.pop("param"), told, faults, source)
+    trial = _Trial(Signature(tuple(signed), numbers), told.pop("param"), told, faults, content, source)
     if f"/{SHARED_DIRECTORY}/" in directory:
         trial.facts["name"] = shared_name(directory)
     for name in evaluations:
@@ -196,19 +211,25 @@ def _content(directory: str, name: str, numbers: list[int]) -> bytes | None:
     return content
 
 
-def _add_metrics(output: Path, chunk: Mapping[str, _Trial]) -> None:
+def _add_metrics(output: Path, chunk: Mapping[str, _Trial], builder: Builder) -> None:
     from runner.examine import batch
 
-    plain = {name: trial.source for name, trial in chunk.items() if isinstance(trial.source, bytes)}
-    names = list(plain)
-    blocks, rest = batch.parse(list(plain.values()))
+    names, trials = list(chunk), list(chunk.values())
+    contents = {place: trial.content for place, trial in enumerate(trials) if trial.content is not None}
+    plain = list(contents)
+    blocks, rest = batch.parse(list(contents.values()))
     for block in blocks:
-        for place, found in batch.summaries(block, NOT_RESULTS):
-            chunk[names[place]].metrics = found
-    for name in (names[place] for place in rest):
-        _add_slowly(output / name, METRICS_FILE, chunk[name])
+        titles, found = batch.summaries(block, NOT_RESULTS)
+        places = [plain[file] for file in block.files]
+        for column, title in enumerate(titles):
+            builder.summarize(title, [len(builder) + place for place in places], found[:, column])
+        # What is there has a step.
+        for place, has in zip(places, (found[:, :, 1] == found[:, :, 1]).tolist(), strict=True):
+            trials[place].metrics = dict.fromkeys(itertools.compress(titles, has))
+    for place in rest:
+        _add_slowly(output / names[plain[place]], METRICS_FILE, trials[plain[place]])
     for name, trial in chunk.items():
-        if isinstance(trial.source, str):
+        if trial.source is not None:
             _add_slowly(output / name, trial.source, trial)
 
 
