@@ -59,7 +59,7 @@ def _run_options(result: argparse.ArgumentParser) -> None:
     add("-r", "--resource", metavar="R", nargs="+", help=RESOURCE_HELP)
     add("-f", "--force", action="store_true", help="run finished stages again")
     add("-d", "--debug", action="store_true", help="only the first trial, on this terminal, as if with -f: pdb works")
-    add("--sample", metavar="N", type=_count, help="only N combinations of each grid, drawn at random")
+    add("--sample", metavar="N", type=results.count, help="only N combinations of each grid, drawn at random")
     add("--seed", type=int, default=0, help="the seed of --sample (default: %(default)s)")
     add("--no-subdir", action="store_true", help="no directory for each trial: {_output} is the output directory")
     add("--dry-run", action="store_true", help="print the commands; run and write nothing")
@@ -121,13 +121,6 @@ def _gpus_options(result: argparse.ArgumentParser) -> None:
 
 
 def _no_options(_result: argparse.ArgumentParser) -> None: ...
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is not above 0")
-    return count
 
 
 RUN = Command("runner.run", DESCRIPTION, _run_options)

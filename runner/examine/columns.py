@@ -139,7 +139,7 @@ def packed(column: list[Any]) -> Column:
     kinds = set(map(type, column))
     if kinds == {float}:
         return np.array(column)
-    if kinds == {int} and min(column) >= -(2**63) and max(column) < 2**63:
+    if kinds == {int} and max(map(int.bit_length, column)) < 64:
         return np.array(column, dtype=np.int64)
     if str in kinds:  # such as a host's name, which all trials share
         known: dict[str, str] = {}

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.errors import InputError
-from runner.examine.wide import is_higher_better
+from runner.examine.wide import fact, is_higher_better
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
 SEED = "seed"
-_RESAMPLES, _STATE = 9999, "state"
+_RESAMPLES = 9999
 _NAN = float("nan")
 
 
@@ -69,18 +69,19 @@ def aggregate(
 
     names = list(by) if by is not None else parameters(table, without=[over] if isinstance(over, str) else over)
     check_columns(table, [metric, *names])
+    state = fact(table, "state")
     rows = {}
     for key, group in groups(table, names):
-        values = _numbers(group[metric])
+        values = numbers(group[metric])
         known = values[np.isfinite(values)]
         n = len(known)
-        std = float(known.std(ddof=1)) if n > 1 else _NAN
+        std = float(known.std(ddof=1)) if n > 1 and np.ptp(known) > 0 else 0.0 if n > 1 else _NAN
         mean = float(known.mean()) if n else _NAN
         row = [n, len(values) - n, mean, std, std / np.sqrt(n) if n else _NAN]
-        if _STATE in group:
-            row.insert(2, int((group[_STATE] != "finished").sum()))
+        if state is not None:
+            row.insert(2, int((group[state] != "finished").sum()))
         rows[key] = row if kind is None else [*row, *interval(known, kind, level)]
-    told = ["unfinished"] if _STATE in table else []
+    told = ["unfinished"] if state is not None else []
     columns = ["n", "missing", *told, "mean", "std", "sem", *(["low", "high"] if kind else [])]
     index = pd.MultiIndex.from_tuples(list(rows), names=names) if names else pd.Index(["all"])
     if len(names) == 1:
@@ -106,6 +107,10 @@ def best(
     if maximize is None:
         maximize = is_higher_better(metric)
     check_columns(table, by)
+    kept = parameters(table, without=[over] if isinstance(over, str) else over)
+    for name in by:
+        if name not in kept:
+            raise InputError(f"{name}: by which the best are chosen must be one of: {', '.join(map(str, kept))}.")
     found = aggregate(table, metric, over=over, kind=kind)
     found = found.sort_values("mean", ascending=not maximize, kind="stable", na_position="last")
     if by:
@@ -155,9 +160,8 @@ def compare(
 
 def _by_seed(group: pd.DataFrame, metric: str, over: str) -> dict[Hashable, float]:
     """The value of each seed; the mean where a seed was run more than once."""
-    numbers = _numbers(group[metric])
     found: dict[Hashable, list[float]] = {}
-    for seed, number in zip(map(_key, group[over]), numbers, strict=True):
+    for seed, number in zip(map(_key, group[over]), numbers(group[metric]), strict=True):
         found.setdefault(seed, []).append(float(number))
     means = {seed: float(np.mean(of_seed)) for seed, of_seed in found.items()}
     return {seed: mean for seed, mean in means.items() if np.isfinite(mean)}
@@ -212,7 +216,7 @@ def marginal(table: pd.DataFrame, metric: str, parameter: str, level: float = 0.
     count = table[parameter].map(_key).nunique(dropna=False)
     kept = []
     for _, group in groups(table, others):
-        known = group[np.isfinite(_numbers(group[metric]))]
+        known = group[np.isfinite(numbers(group[metric]))]
         if known[parameter].map(_key).nunique(dropna=False) == count:
             kept += known.index.tolist()
     return aggregate(table.loc[kept], metric, by=[parameter], level=level).drop(columns="missing")
@@ -235,7 +239,7 @@ def importance(table: pd.DataFrame, metric: str, names: Sequence[str] | None = N
     selection = _extra("sklearn.model_selection")
     names = list(names) if names is not None else parameters(table, without=[])
     check_columns(table, [metric, *names])
-    target = _numbers(table[metric])
+    target = numbers(table[metric])
     known = np.isfinite(target)
     if known.sum() < 2 * folds:
         raise InputError(f"importance of {metric}: {known.sum()} trials with a number; {2 * folds} are needed.")
@@ -302,8 +306,9 @@ def _key(value: Any) -> Hashable:
     return None if missing else value.item() if isinstance(value, np.generic) else value
 
 
-def _numbers(column: pd.Series[Any]) -> Array:
+def numbers(column: pd.Series[Any]) -> Array:
+    """A column's numbers; NaN for what is none."""
     import pandas as pd
 
-    numbers: Array = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
-    return numbers
+    found: Array = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
+    return found

@@ -49,6 +49,7 @@ def parameter_names(params: Sequence[Mapping[Any, Any]], varying: bool = False) 
     return [name for name in names if varies([param.get(name, ABSENT) for param in params])]
 
 
+_INT_BITS = 63
 ABSENT: Any = object()
 """What stands in a column for a trial that has no entry there, not even None."""
 
@@ -75,13 +76,14 @@ def typed(column: "Column") -> Any:
     if not isinstance(column, list):
         return column
     kinds = set(map(type, column))
-    if kinds == {int, type(None)}:
+    is_wide = int in kinds and any(type(value) is int and value.bit_length() > _INT_BITS for value in column)
+    if kinds == {int, type(None)} and not is_wide:
         return pd.array(column, dtype="Int64")
     if kinds == {bool, type(None)}:
         return pd.array(column, dtype="boolean")
-    if kinds <= {int, float, type(None)} and kinds & {float}:
+    if kinds <= {int, float, type(None)} and kinds & {float} and not is_wide:
         return np.array(column, dtype=float)  # None is NaN there
-    if kinds <= {int} or kinds <= {bool}:
+    if (kinds <= {int} and not is_wide) or kinds <= {bool}:
         return column
     return pd.Series(column, dtype="object").array
 

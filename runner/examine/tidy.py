@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runner.examine.columns import Trials
 
 _CHUNK = 256
+_OWN = ("trial", "step")
 # Below this share of new curves the cache isn't worth being written again.
 _WORTH_SAVING = 0.02
 
@@ -51,14 +52,19 @@ def curves(
     parameters = trials.parameters(varying=concise)
     frame = long_frame(output, trials, columns, use_cache)
     if frame.empty:
-        return pd.DataFrame(columns=["trial", *parameters, "step", *(columns or [])])
+        return pd.DataFrame(columns=["trial", *map(title, parameters), "step", *(columns or [])])
     codes = frame.pop("code").to_numpy()
     names = pd.Index(labels(trials), dtype="object")
     heads: dict[Any, Any] = {"trial": pd.Categorical.from_codes(codes, categories=names)}
     for name in parameters:
-        heads[name] = pd.Series(typed(trials.column("param", name))).array.take(codes)
+        heads[title(name)] = pd.Series(typed(trials.column("param", name))).array.take(codes)
     overlap = {name: f"metric.{name}" for name in frame.columns if name in heads}
     return pd.concat([pd.DataFrame(heads), frame.rename(columns=overlap)], axis=1)
+
+
+def title(parameter: Any) -> Any:
+    """Return the column of a parameter: its name, but for those that the frame has itself."""
+    return f"param.{parameter}" if parameter in _OWN else parameter
 
 
 def long_frame(output: Path, trials: Trials, columns: Sequence[str] | None, use_cache: bool = True) -> pd.DataFrame:

@@ -129,6 +129,12 @@ def without_constants(frame: pd.DataFrame) -> pd.DataFrame:
     return concise
 
 
+def fact(frame: pd.DataFrame, name: str) -> str | None:
+    """Return the column of one of FACTS, which is called `run.…` where a parameter has its name; None without one."""
+    known = frame.attrs.get("facts", [name])
+    return next((title for title in (f"run.{name}", name) if title in known and title in frame), None)
+
+
 def _values(column: pd.Series[Any]) -> Column:
     import numpy as np
     import pandas as pd
@@ -141,7 +147,9 @@ def _values(column: pd.Series[Any]) -> Column:
 def _add(columns: dict[Any, Column], more: Mapping[str, Column], prefix: str) -> list[str]:
     names = []
     for name, column in more.items():
-        free = f"{prefix}.{name}" if name in columns else name
+        free = name
+        while free in columns:
+            free = f"{prefix}.{free}"
         columns[free] = column
         names.append(free)
     return names
