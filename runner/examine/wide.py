@@ -168,9 +168,15 @@ def _metric_columns(trials: Trials, maximize: Collection[str]) -> tuple[dict[str
     for name in trials.titles("values"):
         # Of two sources of one name the evaluation counts.
         values = trials.column("values", name)
-        others = metrics.get(name, values)
-        metrics[name] = [other if value is None else value for value, other in zip(values, others, strict=True)]
+        if name in metrics:
+            pairs = zip(_plain(values), _plain(metrics[name]), strict=True)
+            values = [other if value is None else value for value, other in pairs]
+        metrics[name] = values
     return metrics, steps
+
+
+def _plain(column: Column) -> list[Any]:
+    return column if isinstance(column, list) else list(column.tolist())
 
 
 def _summaries(column: Column, is_highest: bool) -> tuple[Column, NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from runner import yamlfile
@@ -487,3 +487,79 @@ def test_trials_without_directories_of_their_own(output: Path) -> None:
     examiner = Examiner()
     examiner.exam(output, regex="Lr_10")
     assert [item.param["lr"] for item in examiner.experiments.values()] == [0]
+
+
+# --- what is in the cache is what is in the files ---
+
+ANY = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.integers(0, 3),
+        st.floats(),
+        st.sampled_from([0.0, -0.0, 1.0]),
+        st.text(max_size=4),
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=3,
+)
+NAMES = st.sampled_from(["lr", "seed", "loss", "state", "ü"])
+NUMBERS = st.sampled_from(["1", "2.5", "-3e-4", "", "nan", "inf", "text", "1e300"])
+FILES = st.fixed_dictionaries(
+    {"param": st.dictionaries(NAMES, ANY, max_size=4)},
+    optional={
+        "stat": st.sampled_from(["train: finished\n", "train: running\n", "a: failed\nb: finished\n", "[", ""]),
+        "attempts": st.sampled_from([attempts(), attempts(peak_vram_mib=2**40), attempts()[:90], "no record\n"]),
+        "metrics.csv": st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3),
+        "metrics.jsonl": st.sampled_from(['{"step": 1, "loss": 2}\n{"st', '{"loss": NaN}\n', "no record\n"]),
+        "eval_test.json": st.sampled_from(['{"loss": 2}', '{"loss": 1.5, "n": 3}', '{"loss": NaN}', '{"loss":']),
+    },
+)
+TREE = st.dictionaries(st.sampled_from(["a", "b2", "b10", "c d", "%é"]), FILES, max_size=4)
+
+
+def write_tree(output: Path, tree: dict[str, dict[str, Any]]) -> None:
+    for name, files in tree.items():
+        path = output / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        for file, content in files.items():
+            if file == "param":
+                content = yaml.safe_dump(content, allow_unicode=True)
+            elif file == "metrics.csv":
+                rows = (f"{step},{a},{b}\n" for step, (a, b) in enumerate(content))
+                content = "step,loss,other\n" + "".join(rows)
+            (path / file).write_text(content)
+
+
+def assert_same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(found, wanted)
+    assert found.attrs == wanted.attrs
+    cells = [[list(map(repr, frame[name].tolist())) for name in frame] for frame in (found, wanted)]
+    assert cells[0] == cells[1]  # 1 is not True, nor -0.0 0.0
+
+
+@settings(deadline=None, max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(TREE, TREE, st.booleans())
+def test_the_cache_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    tree: dict[str, dict[str, Any]],
+    changes: dict[str, dict[str, Any]],
+    is_removed: bool,
+) -> None:
+    output = tmp_path_factory.mktemp("output")
+    for place, part in enumerate((tree, changes)):
+        write_tree(output, part)
+        if place and is_removed and tree:
+            shutil.rmtree(output / next(iter(tree)))
+        age(output, 60 - place)
+        wanted = wide_table(output, concise=False, use_cache=False)
+        for is_other_process in (False, True):
+            if is_other_process:
+                cache._latest = None
+            assert_same(wide_table(output, concise=False), wanted)
+            assert_same(wide_table(output), wide_table(output, use_cache=False))
+        assert_same(wide_table(output, "b"), wide_table(output, "b", use_cache=False))
+        pd.testing.assert_frame_equal(curves(output), curves(output, use_cache=False))
+    shutil.rmtree(output)
