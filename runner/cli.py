@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -167,7 +168,10 @@ def _dispatch(words: Sequence[str]) -> int:
 
 
 def _open_standard_streams() -> None:
-    """A stream that the caller closed goes nowhere; otherwise the first file that is opened would get its number."""
+    """A stream that the caller closed goes nowhere; otherwise the first file that is opened would get its number.
+
+    What a stream cannot show is escaped: its encoding, or a name that is no text, ends no command.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -175,6 +179,8 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what it cannot show; stderr has it by itself
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

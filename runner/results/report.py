@@ -50,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
         _code(full, output),
     ]
     try:
-        target.write_text(page.document(f"Results: {output}", "\n".join(filter(None, parts))), encoding="utf-8")
+        target.write_text(
+            page.document(f"Results: {output}", "\n".join(filter(None, parts))), encoding="utf-8", errors="replace"
+        )
     except OSError as error:
         raise SystemFaultError(f"{target}: {error.strerror}.") from error
     print(target)

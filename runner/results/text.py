@@ -20,7 +20,7 @@ def show(frame: pd.DataFrame, form: str | None, rows: int | None) -> None:
         _flat(shown).to_csv(sys.stdout, index=False)
     elif form == "json":
         for record in _flat(shown).to_dict("records"):
-            print(json.dumps({str(key): _plain(value) for key, value in record.items()}, ensure_ascii=False))
+            print(json.dumps({str(key): _plain(value) for key, value in record.items()}))
     elif form == "md":
         _print_markdown(shown)
     else:

@@ -62,7 +62,7 @@ def test_every_trial_is_in_the_table(awkward: None, project: Project, typed: Typ
     for path in project.output.iterdir():
         if (path / "param").exists():
             name = path.name.replace('"', '""') if form == ["--csv"] else path.name
-            assert (json.dumps(name, ensure_ascii=False) if form == ["--json"] else name) in said.out
+            assert (json.dumps(name) if form == ["--json"] else name) in said.out
     assert typed("table", *form).out == said.out
 
 
@@ -114,8 +114,8 @@ def test_small_differences_are_seen(make: Callable[..., Path], typed: Typed) -> 
         "    " + "a".rjust(10) + "  " + "b".rjust(10),
         "lr  0.12345671  0.12345672",
     ]
-    loss = next(line.split() for line in out.splitlines() if line.startswith("loss "))
-    assert loss == ["loss", "2.0000001", "2.0000003", "2e-07"]
+    words = next(line.split() for line in out.splitlines() if line.startswith("loss "))
+    assert words == ["loss", "2.0000001", "2.0000003", "2e-07"]
     assert typed("compare", "a", "a").out.startswith("Parameters: no difference")
 
 
@@ -164,3 +164,15 @@ def test_what_can_not_be_shown_is_told(awkward: None, typed: Typed, words: list[
     told = typed(*words)
     assert (told.code, told.out) == (2, "")
     assert said in told.err
+
+
+def test_a_name_that_is_no_text_and_a_stream_that_shows_little(make: Callable[..., Path], project: Project) -> None:
+    make("caf\udce9", "lr: 1\n", {"metrics.csv": ROWS, "stat": "train: failed\n"})
+    make("é", {"lr": 2}, {"metrics.csv": ROWS})
+    for encoding in ("ascii", "utf-8:strict"):
+        project.environment["PYTHONIOENCODING"] = encoding
+        assert "caf" in project.run("table").stdout
+        rows = [json.loads(line) for line in project.run("table", "--json").stdout.splitlines()]
+        assert {row["trial"] for row in rows} == {"caf\udce9", "é"}
+    assert project.run("report").returncode == 0
+    assert "caf?: failed" in (project.output / "report.html").read_text()
