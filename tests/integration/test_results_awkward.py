@@ -176,3 +176,23 @@ def test_a_name_that_is_no_text_and_a_stream_that_shows_little(make: Callable[..
         assert {row["trial"] for row in rows} == {"caf\udce9", "é"}
     assert project.run("report").returncode == 0
     assert "caf?: failed" in (project.output / "report.html").read_text()
+
+
+def test_events_that_can_not_be_written_are_told(make: Callable[..., Path], typed: Typed) -> None:
+    (make("a", {"lr": 1}, {"metrics.csv": ROWS}) / "events.out.tfevents.0.runner").mkdir()
+    told = typed("tensorboard-sync")
+    assert (told.code, told.out) == (1, "")
+    assert told.err == "run: error: output/a/events.out.tfevents.0.runner: Is a directory.\n"
+
+
+def test_one_trial_and_none(make: Callable[..., Path], project: Project, typed: Typed) -> None:
+    make("only", {"lr": 1, "seed": 0}, {"metrics.csv": ROWS})
+    assert typed("table").out.split()[:5] == ["trial", "loss", "loss_best", "accuracy", "accuracy_best"]
+    row = json.loads(typed("best", "loss", "--json").out)
+    assert (row["n"], row["mean"], row["std"]) == (1, 4, None)
+    assert typed("plot", "loss").code == typed("report").code == 0
+    (project.output / "only" / "param").unlink()
+    assert typed("table", "--csv").out == "trial,state\n"
+    assert typed("best", "loss").err == "run: error: loss: no such column.\n"
+    assert typed("plot", "loss").code == 2
+    assert typed("report").code == 0

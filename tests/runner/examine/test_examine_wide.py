@@ -563,3 +563,44 @@ def test_the_cache_changes_nothing(
         assert_same(wide_table(output, "b"), wide_table(output, "b", use_cache=False))
         pd.testing.assert_frame_equal(curves(output), curves(output, use_cache=False))
     shutil.rmtree(output)
+
+
+def test_clocks_that_disagree(three: Path, monkeypatch: pytest.MonkeyPatch, read: list[str]) -> None:
+    # The file system's clock is an hour behind: what was written just now looks old to this machine.
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 3_600_000_000_000)
+    path = three / "t1" / "stat"
+    path.write_text("train: running \n")
+    wide_table(three)
+    read.clear()
+    assert wide_table(three).loc["t1", "state"] == "running"
+    assert set(read) == {"param", "stat", "attempts", "metrics.csv"}
+    # Files from the future are not kept until the clocks have passed them.
+    monkeypatch.undo()
+    os.utime(path, (time.time() + 3600,) * 2)
+    wide_table(three)
+    assert cache.load(three).names == ["t0", "t2"]
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(three: Path) -> None:
+    (three / "t1" / "attempts").unlink()
+    (three / "t1" / "attempts").mkdir()
+    age(three)
+    for _ in range(2):
+        assert wide_table(three).loc["t1", "faults"] == "attempts: can't be read"
+
+
+def test_a_directory_of_somebody_else_is_told(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if path.endswith("t1"):
+            raise PermissionError(13, "Permission denied", path)
+        return listdir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", refuse)
+        frame: Any = wide_table(three)
+        assert frame["state"].tolist() == ["finished", "damaged", "finished"]
+        assert frame.loc["t1", "cause"] == "the directory can't be read: Permission denied"
+    assert wide_table(three)["state"].tolist() == ["finished"] * 3
