@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from runner.errors import InputError
-from runner.examine import stats
+from runner.examine import settings, stats
 from runner.examine.wide import is_higher_better
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def draw_curves(
     curves: pd.DataFrame,
     metric: str = "loss",
     by: Sequence[str] | None = None,
-    over: str = stats.SEED,
+    over: str = settings.SEED,
     band: Band = "range",
     ax: Axes | None = None,
 ) -> Axes:
@@ -61,8 +61,8 @@ def draw_curves(
         others = ", ".join(map(str, curves.columns[len(known) + 2 :]))
         raise InputError(f"{metric}: is a parameter. Curves: {others or 'none'}.")
     curves = _with_numbers(curves, metric)
-    stats.check_columns(curves, names)
-    groups = stats.groups(curves[curves[metric].notna()], names)
+    settings.check_columns(curves, names)
+    groups = settings.groups(curves[curves[metric].notna()], names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
     for place, (key, group) in enumerate(groups):
@@ -130,12 +130,12 @@ def draw_sweep(
     parameter is logarithmic where its values span a factor of 30.
     """
     ax = _axes(ax)
-    names = list(by) if by is not None else stats.parameters(table, without=[x, stats.SEED])
-    stats.check_columns(table, [x, *names])
+    names = list(by) if by is not None else settings.parameters(table, without=[x, settings.SEED])
+    settings.check_columns(table, [x, *names])
     table = _with_numbers(table, metric)
     if table[x].dtype.kind not in "iuf":
         raise InputError(f"{x}: is no numeric parameter; choose another one for the axis.")
-    groups = stats.groups(table, names)
+    groups = settings.groups(table, names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
     for place, (key, group) in enumerate(groups):
@@ -190,8 +190,8 @@ def draw_pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = (
 
 def _with_numbers(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     """The table with nothing but numbers in these columns, of which each must have some."""
-    stats.check_columns(table, names)
-    found = {name: stats.numbers(table[name]) for name in names}
+    settings.check_columns(table, names)
+    found = {name: settings.numbers(table[name]) for name in names}
     for name, numbers in found.items():
         if not np.isfinite(numbers).any():
             raise InputError(f"{name}: no trial has a number there.")

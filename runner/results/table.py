@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the table."""
     if options.subcommand == "best":
         return _best(options)
-    from runner.examine.stats import check_columns
+    from runner.examine.settings import check_columns
     from runner.examine.wide import is_higher_better, without_constants
 
     full = chosen.table(options, is_concise=False)
@@ -76,10 +76,10 @@ def _means(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def _best(options: argparse.Namespace) -> int:
-    from runner.examine import stats
+    from runner.examine import settings, stats
 
     frame = chosen.table(options)
-    stats.check_columns(frame, [options.metric])
+    settings.check_columns(frame, [options.metric])
     if options.metric not in frame.attrs["metrics"]:
         metrics = ", ".join(frame.attrs["metrics"])
         raise InputError(f"{options.metric}: is no metric. Allowed: {metrics or 'nothing, as no trial has any'}.")

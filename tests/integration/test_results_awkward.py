@@ -166,15 +166,17 @@ def test_what_can_not_be_shown_is_told(awkward: None, typed: Typed, words: list[
     assert said in told.err
 
 
-def test_a_name_that_is_no_text_and_a_stream_that_shows_little(make: Callable[..., Path], project: Project) -> None:
+def test_a_name_that_is_no_text_and_a_stream_that_shows_little(
+    make: Callable[..., Path], project: Project, typed: Typed
+) -> None:
     make("caf\udce9", "lr: 1\n", {"metrics.csv": ROWS, "stat": "train: failed\n"})
     make("é", {"lr": 2}, {"metrics.csv": ROWS})
-    for encoding in ("ascii", "utf-8:strict"):
-        project.environment["PYTHONIOENCODING"] = encoding
-        assert "caf" in project.run("table").stdout
-        rows = [json.loads(line) for line in project.run("table", "--json").stdout.splitlines()]
-        assert {row["trial"] for row in rows} == {"caf\udce9", "é"}
-    assert project.run("report").returncode == 0
+    project.environment["PYTHONIOENCODING"] = "ascii"
+    assert "caf" in project.run("table").stdout
+    project.environment["PYTHONIOENCODING"] = "utf-8:strict"
+    rows = [json.loads(line) for line in project.run("table", "--json").stdout.splitlines()]
+    assert {row["trial"] for row in rows} == {"caf\udce9", "é"}
+    assert typed("report").code == 0
     assert "caf?: failed" in (project.output / "report.html").read_text()
 
 
