@@ -63,11 +63,12 @@ def save(output: Path, trials: Trials, read_at_ns: int) -> None:
     A cache that can't be written is done without.
     """
     global _latest
-    kept = trials.take([row for row in _plain_rows(trials) if _is_settled(trials.signatures[row], read_at_ns)])
-    header, numbers = _encoded(kept)
-    first = json.dumps(header).encode()
-    content = b"".join([first, *numbers])
     with suppress(OSError):
+        limit_ns = cachefile.settled_ns(path(output), read_at_ns)
+        kept = trials.take([row for row in _plain_rows(trials) if _latest_ns(trials.signatures[row]) < limit_ns])
+        header, numbers = _encoded(kept)
+        first = json.dumps(header).encode()
+        content = b"".join([first, *numbers])
         _latest = cachefile.replace(path(output), [_head(content, len(first)), b"\n", content]), kept
 
 
@@ -75,8 +76,8 @@ def _head(content: bytes, size: int) -> bytes:
     return f"results {_VERSION} {size} {len(content)} {zlib.crc32(content):08x}".encode()
 
 
-def _is_settled(signature: Signature, read_at_ns: int) -> bool:
-    return cachefile.is_settled([signature.numbers[0], *signature.numbers[2::2]], read_at_ns)
+def _latest_ns(signature: Signature) -> int:
+    return max([signature.numbers[0], *signature.numbers[2::2]])
 
 
 def _plain_rows(trials: Trials) -> list[int]:

@@ -42,22 +42,22 @@ def is_current(directory: str, signature: Signature) -> bool:
     return numbers == signature.numbers
 
 
-def is_settled(times_ns: Iterable[int], read_at_ns: int) -> bool:
-    """Return whether files with these times of change would show by them that they changed after being read."""
-    return max(times_ns) < read_at_ns - _TICK_NS
+def settled_ns(path: Path, read_at_ns: int) -> int:
+    """Return before when files must have changed for the last time, so that a change after they were read would show.
 
+    The time of reading is this machine's, the result is in the time of the file system that the cache is to be in,
+    whose clock may be behind.
 
-def now_ns(path: Path) -> int:
-    """Return the time as the file system of a cache has it, or this machine's where that is earlier.
-
-    Raises OSError where the cache can't be written.
+    Raises:
+        OSError: the cache can't be written.
     """
     part = _part(path)
     try:
         part.touch()
-        return min(time.time_ns(), part.stat().st_mtime_ns)
+        lag_ns = time.time_ns() - part.stat().st_mtime_ns
     finally:
         part.unlink(missing_ok=True)
+    return read_at_ns - max(0, lag_ns) - _TICK_NS
 
 
 Identity = tuple[int, int, int, int]

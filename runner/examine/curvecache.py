@@ -104,17 +104,18 @@ def save(output: Path, fresh: Iterable[Block], sources: Mapping[str, Source], re
 
     A cache that can't be written is done without.
     """
-    blocks = [
-        block.only([cachefile.is_settled(sources[name][2::3], read_at_ns) for name in block.trials])
-        for block in fresh
-        if set(map(str, block.frame.dtypes)) <= _TYPES.keys()
-    ]
-    signed = {name: sources[name] for block in blocks for name in block.trials}
-    for block, others in _others(output, sources, set(signed)):
-        blocks.append(block)
-        signed |= others
-    if sum(_WIDTH * block.frame.size for block in blocks) <= BYTES_MAX:
-        with suppress(OSError):
+    with suppress(OSError):
+        limit_ns = cachefile.settled_ns(path(output), read_at_ns)
+        blocks = [
+            block.only([max(sources[name][2::3]) < limit_ns for name in block.trials])
+            for block in fresh
+            if set(map(str, block.frame.dtypes)) <= _TYPES.keys()
+        ]
+        signed = {name: sources[name] for block in blocks for name in block.trials}
+        for block, others in _others(output, sources, set(signed)):
+            blocks.append(block)
+            signed |= others
+        if sum(_WIDTH * block.frame.size for block in blocks) <= BYTES_MAX:
             cachefile.replace(path(output), _pieces(blocks, signed))
 
 

@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -50,15 +51,12 @@ def read_trials(output: str | Path = "output", regex: str = ".*", use_cache: boo
         ]
         is_kept = set(kept)
         left = [name for name in names if rows.get(name, -1) not in is_kept]
-        read_at_ns = None
-        if use_cache and len(left) > _WORTH_SAVING * len(names):
-            with suppress(OSError):
-                read_at_ns = cachefile.now_ns(cache.path(output))
+        read_at_ns = time.time_ns()
         fresh = _read(output, left)
         if not len(fresh) and len(kept) == len(known):
             return _matching(known, regex)
         found = _in_order(join([known.take(kept), fresh]), names)
-        if read_at_ns is not None and len(fresh) > _WORTH_SAVING * len(names):
+        if use_cache and len(fresh) > _WORTH_SAVING * len(names):
             cache.save(output, _with_others(output, found, known, names), read_at_ns)
         return _matching(found, regex)
 

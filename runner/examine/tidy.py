@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.examine import cachefile, curvecache
+from runner.examine import curvecache
 from runner.examine.metrics import METRICS_FILE, read_metrics
 from runner.examine.scan import labels, many_objects, read_trials
 from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_scalars
@@ -77,12 +77,9 @@ def long_frame(output: Path, trials: Trials, columns: Sequence[str] | None, use_
     kept = curvecache.load(output, sources, columns) if use_cache else []
     known = {name for block in kept for name in block.trials}
     left = [name for name in sources if name not in known]
-    read_at_ns = None
-    if use_cache and len(left) > _WORTH_SAVING * len(sources):
-        with suppress(OSError):
-            read_at_ns = cachefile.now_ns(curvecache.path(output))
+    read_at_ns = time.time_ns()
     fresh = list(_read(output, left, sources))
-    if read_at_ns is not None:
+    if use_cache and len(left) > _WORTH_SAVING * len(sources):
         curvecache.save(output, fresh, sources, read_at_ns)
     parts = [_part(block, codes, columns) for block in (*kept, *fresh)]
     parts = [part for part in parts if len(part)]

@@ -604,3 +604,9 @@ def test_a_directory_of_somebody_else_is_told(three: Path, monkeypatch: pytest.M
         assert frame["state"].tolist() == ["finished", "damaged", "finished"]
         assert frame.loc["t1", "cause"] == "the directory can't be read: Permission denied"
     assert wide_table(three)["state"].tolist() == ["finished"] * 3
+
+
+def test_a_directory_without_trials_is_left_alone(output: Path) -> None:
+    (output / "plots").mkdir()
+    assert len(wide_table(output)) == len(curves(output)) == 0
+    assert [path.name for path in output.iterdir()] == ["plots"]
