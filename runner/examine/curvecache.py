@@ -13,8 +13,9 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from runner.examine import cachefile
 
@@ -66,20 +67,20 @@ class _Stored:
     columns: list[tuple[str, str, int]]  # name, type, checksum
     start: int = 0
 
-    def read(self, file: BinaryIO, chosen: Collection[str] | None) -> Block:
+    def read(self, file: BufferedReader, chosen: Collection[str] | None) -> Block:
         """Return the chosen columns; raises ValueError where they are not as they were written."""
         import numpy as np
         import pandas as pd
 
         found = {}
-        size = _WIDTH * sum(self.counts)
+        rows = sum(self.counts)
         for place, (name, kind, checksum) in enumerate(self.columns):
             if chosen is None or name == "step" or name in chosen:
-                file.seek(self.start + place * size)
-                content = file.read(size)
-                if len(content) != size or zlib.crc32(content) != checksum:
+                file.seek(self.start + place * _WIDTH * rows)
+                column = np.empty(rows, _TYPES[kind])
+                if file.readinto(column.data) != _WIDTH * rows or zlib.crc32(column.data) != checksum:
                     raise ValueError(name)
-                found[name] = np.frombuffer(content, _TYPES[kind])
+                found[name] = column
         return Block(self.trials, self.counts, pd.DataFrame(found, copy=False))
 
 
@@ -140,7 +141,7 @@ def _others(output: Path, sources: Mapping[str, Source], new: Collection[str]) -
 # --- the file ---
 
 
-def _header(file: BinaryIO) -> list[_Stored]:
+def _header(file: BufferedReader) -> list[_Stored]:
     """The blocks; none where the file is another version's; raises ValueError where it is damaged."""
     head = file.readline(_LINE_MAX)
     words = head.split()

@@ -58,8 +58,8 @@ def curves(
     heads: dict[Any, Any] = {"trial": pd.Categorical.from_codes(codes, categories=names)}
     for name in parameters:
         heads[title(name)] = pd.Series(typed(trials.column("param", name))).array.take(codes)
-    overlap = {name: f"metric.{name}" for name in frame.columns if name in heads}
-    return pd.concat([pd.DataFrame(heads), frame.rename(columns=overlap)], axis=1)
+    logged = {f"metric.{name}" if name in heads else name: frame[name].array for name in frame}
+    return pd.DataFrame({**heads, **logged}, copy=False)  # of what may be gigabytes
 
 
 def title(parameter: Any) -> Any:

@@ -458,6 +458,15 @@ def test_the_cache_of_curves_may_be_deleted_damaged_or_copied(three: Path, tmp_p
     assert parsed == []
 
 
+def test_curves_are_their_callers_own(three: Path) -> None:
+    wanted = curves(three)
+    for _ in range(2):
+        frame = curves(three)
+        pd.testing.assert_frame_equal(frame, wanted)
+        frame.loc[0, "loss"] = frame.loc[0, "step"] = 99
+        frame["accuracy"] *= 2
+
+
 def test_curves_above_the_limit_are_read_each_time(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curvecache, "BYTES_MAX", 3 * 3 * 4 * 8 - 1)
     assert len(curves(three)) == len(curves(three)) == 9
