@@ -115,11 +115,12 @@ def test_attempts_that_a_kill_cut_off(make_trial: Any, output: Path) -> None:
     torn = make_trial("a", {"x": 1}, {"attempts": start + '{"event": "proc' + exit_line + '{"event": "en'})
     (torn / "stat").write_text("train: failed\n")
     make_trial("b", {"x": 2}, {"attempts": start + "no record\n"})
+    make_trial("c", {"x": 3}, {"attempts": attempts().replace("1800.0", '"long"')})
     frame: Any = wide_table(output, concise=False)
-    assert frame["state"].tolist() == ["failed", "finished"]
+    assert frame["state"].tolist() == ["failed", "finished", "finished"]
     assert frame.loc["a", ["exit_code", "attempts"]].tolist() == [7, 1]
-    assert "attempts: " in frame.loc["b", "faults"]
-    assert frame["x"].tolist() == [1, 2]
+    assert all("attempts: " in frame.loc[name, "faults"] for name in "bc")
+    assert frame["x"].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
