@@ -1,12 +1,13 @@
 """The cost of reading results: the wide table of many trials, beside mlrunner's Examiner.
 
-    python bench/examine.py [--sizes 10000 100000] [--peer VENV/bin/python]
+    python bench/examine.py [--sizes 10000 100000] [--repeat 3] [--peer VENV/bin/python]
 
 Every trial has ten parameters, two finished stages and a metrics.csv of 200 rows with three metrics. Each reading is
-a process of its own, and all files are in the page cache. The peer's parser reads the same metrics.csv with pandas, as
-its users do, and takes the same numbers from it (`lean`: with NumPy's loadtxt); it reads neither `stat` nor `attempts`.
-Seconds, and those of the processor, are of the reading alone, without the start of Python and its imports; memory is
-the process's largest resident set, imports included.
+a process of its own, and all files are in the page cache; the least of several repetitions counts. The peer's parser
+reads the same metrics.csv with pandas, as its users do, and takes the same numbers from it (`lean`: with NumPy's
+loadtxt); it reads neither `stat` nor `attempts`. Seconds, and those of the processor, are of the reading alone, without
+the start of Python and its imports, which have a row of their own; memory is the process's largest resident set,
+imports included.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 ROWS = 200
@@ -48,6 +50,19 @@ import numpy, pandas
 from runner.examine import curves
 timed(lambda: curves(sys.argv[1]))
 """
+STARTED = """
+start = time.perf_counter()
+import numpy, pandas
+from runner.examine import wide_table
+print(0, time.perf_counter() - start, time.process_time())
+"""
+READINGS = (
+    (STARTED, ["Python and its imports"], 0),
+    (OURS, ["first wide table", "second, same process"], 1),
+    (AGAIN, ["second, new process"], 1),
+    (CURVES, ["first curves"], ROWS),
+    (CURVES, ["second curves"], ROWS),
+)
 PEER = """
 import numpy as np, pandas as pd
 from mlrunner.examine import Examiner
@@ -90,7 +105,7 @@ def write_trials(output: Path, count: int) -> None:
             f'  test: "python test.py output/{name} --split test"\n'
         )
         (directory / "stat").write_text("train: finished\ntest: finished\n")
-        (directory / "attempts").write_text("".join(map(_attempt, ("train", "test"))))
+        (directory / "attempts").write_text(_attempt("train", index) + _attempt("test", index + 1))
         loss = rng.uniform(1.5, 2.5)
         rows = (
             f"{100 * row},{lr * (ROWS - row) / ROWS:.9g},{loss + 3 / row:.6f},{loss + 3.1 / row:.6f},"
@@ -100,11 +115,14 @@ def write_trials(output: Path, count: int) -> None:
         (directory / "metrics.csv").write_text("step,lr,loss,val_loss,accuracy\n" + "".join(rows))
 
 
-def _attempt(stage: str) -> str:
+def _attempt(stage: str, minute: int) -> str:
     head = {"stage": stage, "attempt": 1}
-    start = {"started": "2026-11-21T12:00:00.000+00:00", "slot": "gpu 0", "log": f"log.{stage}.20261121.120000"}
+    started, ended = (datetime(2026, 11, 21, tzinfo=UTC) + timedelta(minutes=minute + more) for more in (0, 1))
+    log = f"log.{stage}.{started:%Y%m%d.%H%M%S}"
+    start = {"started": started.isoformat(timespec="milliseconds"), "slot": "gpu 0", "log": log}
     place = {"host": "machine", "boot": "b" * 36, "pid_namespace": "pid:[4026531836]"}
-    end = {"ended": "2026-11-21T12:01:00.000+00:00", "state": "finished", "exit_code": 0, "seconds": 60.0}
+    ends = ended.isoformat(timespec="milliseconds")
+    end = {"ended": ends, "state": "finished", "exit_code": 0, "seconds": 60 + minute / 1000}
     lines = [
         {"event": "start", **head, **start, **place},
         {"event": "process", **head, "pid": 4711, "start_ticks": 123456},
@@ -132,6 +150,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--repeat", type=int, default=3, help="of the peer once")
     parser.add_argument("--peer", metavar="PYTHON", help="the interpreter of an environment that has mlrunner")
     parser.add_argument("--directory", type=Path, help="where the trials are made, and kept for the next time")
     options = parser.parse_args()
@@ -141,31 +160,34 @@ def main() -> None:
         try:
             if not output.exists():
                 write_trials(output, size)
-            _report(output, size, options.peer)
+            _report(output, size, options.repeat, options.peer)
         finally:
             if options.directory is None:
                 shutil.rmtree(directory)
 
 
-def _report(output: Path, size: int, peer: str | None) -> None:
+def _report(output: Path, size: int, repeat: int, peer: str | None) -> None:
     subprocess.run(["grep", "-rqs", "no such text", output], check=False)  # fills the page cache
     time.sleep(SETTLED_S)
-    shutil.rmtree(output / ".runner", ignore_errors=True)
+    found: dict[str, list[list[float]]] = {}
+    for _ in range(repeat):
+        shutil.rmtree(output / ".runner", ignore_errors=True)
+        for code, names, rows_each in READINGS:
+            lines, mib = measure(sys.executable, code, str(output))
+            for name, (rows, *spent) in zip(names, lines, strict=True):
+                assert rows == rows_each * size, name
+                found.setdefault(name, []).append([*spent, mib])
     print(f"{f'{size:,} trials':<26}{'seconds':>10}{'CPU s':>10}{'MiB':>8}")
-    (first, second), mib = measure(sys.executable, OURS, str(output))
-    assert first[0] == second[0] == size
-    _row("first wide table", first, mib)
-    _row("second, same process", second, mib)
-    for name, code in {"second, new process": AGAIN, "first curves": CURVES, "second curves": CURVES}.items():
-        (found,), mib = measure(sys.executable, code, str(output))
-        _row(name, found, mib)
+    for name, measured in found.items():
+        _row(name, measured)
+    first = min(cpu_s for _, cpu_s, _ in found["first wide table"])
     for kind in ("pandas", "lean") if peer else ():
-        (found,), mib = measure(str(peer), PEER, str(output), kind)
-        _row(f"mlrunner, {kind}", found, mib, f"{found[1] / first[1]:6.1f} times the first wide table")
+        ((_, *spent),), mib = measure(str(peer), PEER, str(output), kind)
+        _row(f"mlrunner, {kind}", [[*spent, mib]], f"{spent[1] / first:6.1f} times the first wide table")
 
 
-def _row(what: str, measured: list[float], mib: float, note: str = "") -> None:
-    _, seconds, cpu_s = measured
+def _row(what: str, measured: list[list[float]], note: str = "") -> None:
+    seconds, cpu_s, mib = map(min, zip(*measured, strict=True))
     print(f"{what:<26}{seconds:10.2f}{cpu_s:10.2f}{mib:8.0f}  {note}".rstrip(), flush=True)
 
 

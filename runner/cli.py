@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def _run_options(result: argparse.ArgumentParser) -> None:
     add("-r", "--resource", metavar="R", nargs="+", help=RESOURCE_HELP)
     add("-f", "--force", action="store_true", help="run finished stages again")
     add("-d", "--debug", action="store_true", help="only the first trial, on this terminal, as if with -f: pdb works")
-    add("--sample", metavar="N", type=_count, help="only N combinations of each grid, drawn at random")
+    add("--sample", metavar="N", type=results.count, help="only N combinations of each grid, drawn at random")
     add("--seed", type=int, default=0, help="the seed of --sample (default: %(default)s)")
     add("--no-subdir", action="store_true", help="no directory for each trial: {_output} is the output directory")
     add("--dry-run", action="store_true", help="print the commands; run and write nothing")
@@ -123,13 +124,6 @@ def _gpus_options(result: argparse.ArgumentParser) -> None:
 def _no_options(_result: argparse.ArgumentParser) -> None: ...
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is not above 0")
-    return count
-
-
 RUN = Command("runner.run", DESCRIPTION, _run_options)
 COMMANDS = {
     "status": Command("runner.status", "Says how far everything is, what runs, what failed and why.", _status_options),
@@ -174,7 +168,10 @@ def _dispatch(words: Sequence[str]) -> int:
 
 
 def _open_standard_streams() -> None:
-    """A stream that the caller closed goes nowhere; otherwise the first file that is opened would get its number."""
+    """A stream that the caller closed goes nowhere; otherwise the first file that is opened would get its number.
+
+    What a stream cannot show is escaped: its encoding, or a name that is no text, ends no command.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -182,6 +179,8 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what it cannot show; stderr has it by itself
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

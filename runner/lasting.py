@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from contextlib import contextmanager
@@ -43,10 +42,8 @@ class _LastingStream:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Makes `sys.stdout` last within; characters that it cannot show are escaped."""
+    """Makes `sys.stdout` last within."""
     stream = sys.stdout
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
     sys.stdout = cast("TextIO", _LastingStream(stream))
     try:
         yield

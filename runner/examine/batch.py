@@ -101,30 +101,22 @@ def _is_rising(steps: Array, starts: NDArray[np.intp]) -> NDArray[np.bool_]:
     return np.logical_and.reduceat(is_good, starts)
 
 
-def summaries(block: Block, left_out: set[str]) -> Iterator[tuple[int, dict[str, Summary]]]:
-    """Yield each file's place and the summaries of its columns; a column without a number is left out."""
+def summaries(block: Block, left_out: set[str]) -> tuple[list[str], Array]:
+    """Return the names of the columns, and files × columns × summary; NaN where a column has no number."""
     chosen = [index for index, name in enumerate(block.names) if name not in left_out]
-    names = [block.names[index] for index in chosen]
     values, steps = block.rows[:, chosen], block.rows[:, 0]
     counts = np.diff(block.starts, append=len(values))
     rows = np.arange(len(values))[:, None]
     last = np.maximum.reduceat(np.where(np.isnan(values), -1, rows), block.starts)
-    found = [last]
+    places = [last]
     for extreme in (np.fmin, np.fmax):
         best = np.repeat(extreme.reduceat(values, block.starts), counts, axis=0)
         # The first row that has it.
-        found.append(np.minimum.reduceat(np.where(values == best, rows, len(values) - 1), block.starts))
+        places.append(np.minimum.reduceat(np.where(values == best, rows, len(values) - 1), block.starts))
     columns = np.arange(len(chosen))
-    pairs = [(values[where, columns].tolist(), steps[where].tolist()) for where in found]
-    for index, place in enumerate(block.files):
-        yield (
-            place,
-            {
-                name: [number for numbers, at in pairs for number in (numbers[index][column], at[index][column])]
-                for column, name in enumerate(names)
-                if last[index][column] >= 0
-            },
-        )
+    found = np.stack([part for where in places for part in (values[where, columns], steps[where])], axis=-1)
+    found[last < 0] = np.nan
+    return [block.names[index] for index in chosen], found
 
 
 def summary_of(steps: Array, values: Array) -> Summary:

@@ -1,123 +1,182 @@
-"""The cache of what was read, `output/.runner/results.cache`: one file, replaced as a whole.
+"""The cache of what was read, `output/.runner/results.cache`: one file of plain columns, replaced as a whole.
 
 It holds what any reader would find in the trials' own files, with the size and time of change of each file that was
 read, so that it may be deleted at any time, copied along with the output directory, and read and replaced by several
 readers at once: the last one wins, and what it lacks is read again.
+
+A line with the version, the sizes and a checksum; a header in JSON with names and texts; then 8-byte numbers: those of
+the signatures, and of each column.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-Signature = list[Any]
-"""The directory's time of change in ns, then name, size and time of change of each file."""
-Entry = tuple[Signature, dict[str, Any]]
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.examine import cachefile
+from runner.examine.cachefile import Signature
+from runner.examine.columns import GROUPS, METRICS, PARAM, SUMMARY, Column, Trials
+from runner.examine.tables import ABSENT
 
 _FILE = ".runner/results.cache"
-_VERSION = 1
-# A file may change again within one tick of its file system's clock, two seconds at most, without a new time.
-_TICK_NS = 2_000_000_000
+_VERSION = 2
+_WHOLE, _REAL, _TEXT, _ANY = "<i8", "<f8", "text", "json"
+"""The kinds of columns: numbers; places in a table of texts; JSON in the header."""
+_WIDTH = 8
 
-
-def sign(signature: Signature, name: str, found: os.stat_result) -> None:
-    """Add a file to a signature."""
-    signature += [name, found.st_size, found.st_mtime_ns]
-
-
-def is_current(directory: str, signature: Signature) -> bool:
-    """Return whether nothing that was read has changed."""
-    try:
-        if os.stat(directory).st_mtime_ns != signature[0]:  # noqa: PTH116
-            return False
-        for index in range(1, len(signature), 3):
-            found = os.stat(f"{directory}/{signature[index]}")  # noqa: PTH116
-            if found.st_size != signature[index + 1] or found.st_mtime_ns != signature[index + 2]:
-                return False
-    except OSError:
-        return False
-    return True
-
-
-_Identity = tuple[int, int, int, int]
-_latest: tuple[_Identity, dict[str, Entry]] | None = None
+_latest: tuple[cachefile.Identity, Trials] | None = None
 """The cache file that this process read or wrote last, since a notebook asks for one table again and again."""
 
 
-def _identity(path: Path) -> _Identity:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def path(output: Path) -> Path:
+    """Return the cache of an output directory."""
+    return output / _FILE
 
 
-def load(output: Path) -> dict[str, Entry]:
-    """Return the entries by the trials' names; none where the file is missing, damaged or another version's."""
+def load(output: Path) -> Trials:
+    """Return the trials in the cache, none where the file is missing, damaged or another version's."""
     global _latest
-    path = output / _FILE
     try:
-        identity = _identity(path)
+        identity = cachefile.identity(path(output))
         if _latest is not None and _latest[0] == identity:
             return _latest[1]
-        head, _, body = path.read_bytes().partition(b"\n")
-        if head != _head(body):
-            return {}
-        _latest = identity, json.loads(body)
-    except (OSError, ValueError):
-        return {}
+        head, _, content = path(output).read_bytes().partition(b"\n")
+        size = int(head.split()[2])
+        if head != _head(content, size):
+            return Trials()
+        _latest = identity, _decoded(json.loads(content[:size]), content, size)
+    except (OSError, ValueError, IndexError):
+        return Trials()
     return _latest[1]
 
 
-def save(output: Path, entries: Mapping[str, Entry], read_at_ns: int) -> None:
+def save(output: Path, trials: Trials, read_at_ns: int) -> None:
     """Replace the cache; what changed just before it was read is left out, as it may change again unnoticed.
 
     A cache that can't be written is done without.
     """
     global _latest
-    kept = {name: entry for name, entry in entries.items() if is_settled(entry[0][1:], read_at_ns, entry[0][0])}
-    body = json.dumps(kept).encode()
     with suppress(OSError):
-        _latest = replace(output / _FILE, [_head(body), b"\n", body]), kept
+        limit_ns = cachefile.settled_ns(path(output), read_at_ns)
+        kept = trials.take([row for row in _plain_rows(trials) if _latest_ns(trials.signatures[row]) < limit_ns])
+        header, numbers = _encoded(kept)
+        first = json.dumps(header).encode()
+        content = b"".join([first, *numbers])
+        _latest = cachefile.replace(path(output), [_head(content, len(first)), b"\n", content]), kept
 
 
-def replace(path: Path, content: Iterable[bytes]) -> _Identity:
-    """Write a file as a whole, whoever else does so at the same time; return by what it is known again."""
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.writelines(content)
-        identity = _identity(part)  # renaming changes none of it
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return identity
+def _head(content: bytes, size: int) -> bytes:
+    return f"results {_VERSION} {size} {len(content)} {zlib.crc32(content):08x}".encode()
 
 
-def is_plain(value: Any) -> bool:
-    """Return whether JSON gives a value back as it was: not the tuples and numbered keys of somebody else's `param`."""
+def _latest_ns(signature: Signature) -> int:
+    return max([signature.numbers[0], *signature.numbers[2::2]])
+
+
+def _plain_rows(trials: Trials) -> list[int]:
+    """The trials whose parameters JSON gives back as they were: no tuples or numbered keys of somebody else's."""
+    texts = {name for name in trials.titles(PARAM) if type(name) is str}
+    others = [row for row, shape in enumerate(trials.shapes) if not texts.issuperset(shape[0])]
+    lists = [column for column in trials.columns[PARAM].values() if isinstance(column, list)]
+    others += [
+        row for column in lists for row, entry in enumerate(column) if entry is not ABSENT and not _is_plain(entry)
+    ]
+    return sorted(set(range(len(trials))).difference(others))
+
+
+def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(type(key) is str and is_plain(entry) for key, entry in value.items())
+        return all(type(key) is str and _is_plain(entry) for key, entry in value.items())
     if isinstance(value, list):
-        return all(map(is_plain, value))
-    return value is None or type(value) in (str, int, float, bool)
+        return all(map(_is_plain, value))
+    # Python refuses to write out what has thousands of digits.
+    return value is None or type(value) in (str, float, bool) or (type(value) is int and value.bit_length() < 1024)
 
 
-def now_ns() -> int:
-    """Return the time, as files have it."""
-    return time.time_ns()
+# --- the format ---
 
 
-def is_settled(files: Signature, read_at_ns: int, directory_ns: int = 0) -> bool:
-    """Return whether files, as a signature has them, would show by their times that they changed after being read."""
-    newest: int = max([directory_ns, *files[2::3]])
-    return newest < read_at_ns - _TICK_NS
+def _encoded(trials: Trials) -> tuple[dict[str, Any], list[bytes]]:
+    files, of_trials = _coded(signature.files for signature in trials.signatures)
+    shapes, shape_of = _coded(trials.shapes)
+    numbers = [number for signature in trials.signatures for number in signature.numbers]
+    pieces = [of_trials, np.array(numbers, dtype=_WHOLE), shape_of]
+    columns = []
+    for group in GROUPS:
+        for name, column in trials.columns[group].items():
+            kind, piece, table = _encode(group, column)
+            columns.append([group, name, kind, len(piece), table])
+            pieces.append(piece)
+    header = {"names": trials.names, "files": files, "numbers": len(numbers), "shapes": shapes, "columns": columns}
+    return header, [piece.tobytes() for piece in pieces]
 
 
-def _head(body: bytes) -> bytes:
-    return f"results {_VERSION} {zlib.crc32(body):08x} {len(body)}".encode()
+def _encode(group: str, column: Column) -> tuple[str, NDArray[Any], list[Any]]:
+    """The kind of a column, its numbers, and what it has in the header; what is absent is in the shapes."""
+    if isinstance(column, np.ndarray):
+        kind = _WHOLE if column.dtype.kind == "i" else _REAL
+        return kind, column.ravel().astype(kind, copy=False), []
+    entries = [entry for entry in column if entry is not ABSENT]
+    if set(map(type, entries)) == {str}:
+        table, codes = _coded(entries)
+        return _TEXT, codes, table
+    return _ANY, np.array([], dtype=_WHOLE), entries
+
+
+def _coded(values: Iterable[Hashable]) -> tuple[list[Any], NDArray[Any]]:
+    """The distinct values, and the place of each value among them."""
+    table: dict[Any, int] = {}
+    codes = [table.setdefault(value, len(table)) for value in values]
+    return list(table), np.array(codes, dtype=_WHOLE)
+
+
+def _decoded(header: dict[str, Any], content: bytes, start: int) -> Trials:
+    def numbers(kind: str, count: int) -> NDArray[Any]:
+        nonlocal start
+        found = np.frombuffer(content, kind, count, start).astype(kind[1:])
+        start += _WIDTH * count
+        return found
+
+    names = header["names"]
+    files = [tuple(names) for names in header["files"]]
+    signatures = list(
+        _signatures([files[code] for code in numbers(_WHOLE, len(names))], numbers(_WHOLE, header["numbers"]))
+    )
+    shapes = [tuple(map(tuple, shape)) for shape in header["shapes"]]
+    shape_of = numbers(_WHOLE, len(names))
+    trials = Trials(names, signatures, [shapes[code] for code in shape_of])
+    for group, name, kind, count, table in header["columns"]:
+        found = numbers(_REAL if kind == _REAL else _WHOLE, count)
+        if kind in (_WHOLE, _REAL):
+            trials.columns[group][name] = found.reshape(-1, SUMMARY) if group == METRICS else found
+            continue
+        entries = [table[code] for code in found.tolist()] if kind == _TEXT else table
+        has = np.array([name in shape[GROUPS.index(group)] for shape in shapes], dtype=bool)[shape_of]
+        trials.columns[group][name] = _spread(entries, has)
+    return trials
+
+
+def _signatures(files: Sequence[tuple[str, ...]], numbers: NDArray[Any]) -> Iterator[Signature]:
+    flat = numbers.tolist()
+    start = 0
+    for names in files:
+        end = start + 1 + 2 * len(names)
+        yield Signature(names, flat[start:end])
+        start = end
+
+
+def _spread(entries: list[Any], has: NDArray[np.bool_]) -> list[Any]:
+    """The entries of those trials that have one."""
+    if has.all():
+        return entries
+    column = [ABSENT] * len(has)
+    for row, entry in zip(np.flatnonzero(has).tolist(), entries, strict=True):
+        column[row] = entry
+    return column

@@ -13,15 +13,14 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from runner.examine import cache
+from runner.examine import cachefile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from runner.examine.cache import Signature
 
 _FILE = ".runner/curves.cache"
 _VERSION = 1
@@ -30,6 +29,13 @@ _WIDTH = 8
 _LINE_MAX = 80
 BYTES_MAX = 2 << 30
 """No more is kept: on a disk that fills up, results are worth more."""
+Source = list[Any]
+"""Of a trial, for each file that its curves are read from: name, size and time of change in ns."""
+
+
+def path(output: Path) -> Path:
+    """Return the cache of an output directory."""
+    return output / _FILE
 
 
 @dataclass
@@ -56,32 +62,32 @@ class _Stored:
     """A block as the file has it: in its header, and with the place where its columns begin."""
 
     trials: list[str]
-    sources: list[Signature]
+    sources: list[Source]
     counts: list[int]
     columns: list[tuple[str, str, int]]  # name, type, checksum
     start: int = 0
 
-    def read(self, file: BinaryIO, chosen: Collection[str] | None) -> Block:
+    def read(self, file: BufferedReader, chosen: Collection[str] | None) -> Block:
         """Return the chosen columns; raises ValueError where they are not as they were written."""
         import numpy as np
         import pandas as pd
 
         found = {}
-        size = _WIDTH * sum(self.counts)
+        rows = sum(self.counts)
         for place, (name, kind, checksum) in enumerate(self.columns):
             if chosen is None or name == "step" or name in chosen:
-                file.seek(self.start + place * size)
-                content = file.read(size)
-                if len(content) != size or zlib.crc32(content) != checksum:
+                file.seek(self.start + place * _WIDTH * rows)
+                column = np.empty(rows, _TYPES[kind])
+                if file.readinto(column.data) != _WIDTH * rows or zlib.crc32(column.data) != checksum:
                     raise ValueError(name)
-                found[name] = np.frombuffer(content, _TYPES[kind])
+                found[name] = column
         return Block(self.trials, self.counts, pd.DataFrame(found, copy=False))
 
 
-def load(output: Path, sources: Mapping[str, Signature], columns: Collection[str] | None = None) -> list[Block]:
+def load(output: Path, sources: Mapping[str, Source], columns: Collection[str] | None = None) -> list[Block]:
     """Return the curves of those trials whose files are as `sources` says: `step` and the chosen columns."""
     try:
-        with (output / _FILE).open("rb") as file:
+        with path(output).open("rb") as file:
             blocks = []
             for stored in _header(file):
                 is_current = [
@@ -94,32 +100,31 @@ def load(output: Path, sources: Mapping[str, Signature], columns: Collection[str
         return []
 
 
-def save(output: Path, fresh: Iterable[Block], sources: Mapping[str, Signature], read_at_ns: int) -> None:
+def save(output: Path, fresh: Iterable[Block], sources: Mapping[str, Source], read_at_ns: int) -> None:
     """Replace the cache by the fresh curves and what else it had; what may still change unnoticed is left out.
 
     A cache that can't be written is done without.
     """
-    blocks = [
-        block.only([cache.is_settled(sources[name], read_at_ns) for name in block.trials])
-        for block in fresh
-        if set(map(str, block.frame.dtypes)) <= _TYPES.keys()
-    ]
-    signed = {name: sources[name] for block in blocks for name in block.trials}
-    for block, others in _others(output, sources, set(signed)):
-        blocks.append(block)
-        signed |= others
-    if sum(_WIDTH * block.frame.size for block in blocks) <= BYTES_MAX:
-        with suppress(OSError):
-            cache.replace(output / _FILE, _pieces(blocks, signed))
+    with suppress(OSError):
+        limit_ns = cachefile.settled_ns(path(output), read_at_ns)
+        blocks = [
+            block.only([max(sources[name][2::3]) < limit_ns for name in block.trials])
+            for block in fresh
+            if set(map(str, block.frame.dtypes)) <= _TYPES.keys()
+        ]
+        signed = {name: sources[name] for block in blocks for name in block.trials}
+        for block, others in _others(output, sources, set(signed)):
+            blocks.append(block)
+            signed |= others
+        if sum(_WIDTH * block.frame.size for block in blocks) <= BYTES_MAX:
+            cachefile.replace(path(output), _pieces(blocks, signed))
 
 
-def _others(
-    output: Path, sources: Mapping[str, Signature], new: Collection[str]
-) -> list[tuple[Block, dict[str, Signature]]]:
+def _others(output: Path, sources: Mapping[str, Source], new: Collection[str]) -> list[tuple[Block, dict[str, Source]]]:
     """What the cache has of other trials: those that did not change, or were not asked for and are still there."""
     found = []
     try:
-        with (output / _FILE).open("rb") as file:
+        with path(output).open("rb") as file:
             for stored in _header(file):
                 signed = dict(zip(stored.trials, stored.sources, strict=True))
                 is_kept = [
@@ -136,7 +141,7 @@ def _others(
 # --- the file ---
 
 
-def _header(file: BinaryIO) -> list[_Stored]:
+def _header(file: BufferedReader) -> list[_Stored]:
     """The blocks; none where the file is another version's; raises ValueError where it is damaged."""
     head = file.readline(_LINE_MAX)
     words = head.split()
@@ -154,7 +159,7 @@ def _header(file: BinaryIO) -> list[_Stored]:
     return blocks
 
 
-def _pieces(blocks: Iterable[Block], signed: Mapping[str, Signature]) -> Iterator[bytes]:
+def _pieces(blocks: Iterable[Block], signed: Mapping[str, Source]) -> Iterator[bytes]:
     """The file's content, bit by bit, so that it is never in memory as a whole."""
     alike: dict[tuple[tuple[str, str], ...], list[Block]] = {}
     for block in blocks:

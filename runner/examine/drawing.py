@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from runner.errors import InputError
-from runner.examine import stats
+from runner.examine import settings, stats
 from runner.examine.wide import is_higher_better
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _STYLES = ("-", "--", ":", "-.")
 _LOG_SPAN = 30.0
 _LINES_MAX = len(COLOURS) * len(_STYLES)
 # More bands are a fog, and a longer legend hides what is drawn.
-_BANDS_MAX, _LEGEND_MAX = 8, 8
+_BANDS_MAX, _LEGEND_MAX, _LABEL_MAX = 8, 8, 60
 Band = Literal["range", "t"]
 
 
@@ -40,7 +40,7 @@ def draw_curves(
     curves: pd.DataFrame,
     metric: str = "loss",
     by: Sequence[str] | None = None,
-    over: str = stats.SEED,
+    over: str = settings.SEED,
     band: Band = "range",
     ax: Axes | None = None,
 ) -> Axes:
@@ -55,15 +55,20 @@ def draw_curves(
         InputError: no such column, or more settings than there are ways to draw a line.
     """
     ax = _axes(ax)
-    names = list(by) if by is not None else [name for name in _parameters(curves) if name != over]
-    stats.check_columns(curves, [metric, *names])
-    groups = stats.groups(curves[curves[metric].notna()], names)
+    known = _parameters(curves)
+    names = list(by) if by is not None else [name for name in known if name != over]
+    if metric in known:
+        others = ", ".join(map(str, curves.columns[len(known) + 2 :]))
+        raise InputError(f"{metric}: is a parameter. Curves: {others or 'none'}.")
+    curves = _with_numbers(curves, metric)
+    settings.check_columns(curves, names)
+    groups = settings.groups(curves[curves[metric].notna()], names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
     for place, (key, group) in enumerate(groups):
         steps, mean, low, high = _band(group, metric, band)
         colour, style = COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS)]
-        label = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
+        label = _label(names, key)
         marker = "o" if len(steps) == 1 else None
         ax.plot(steps, mean, style, color=colour, label=label or None, lw=1.5, marker=marker)
         if group["trial"].nunique() > 1 and len(groups) <= _BANDS_MAX:
@@ -93,6 +98,7 @@ def _band(group: pd.DataFrame, metric: str, band: Band) -> tuple[Any, Any, Any, 
 def draw_heatmap(table: pd.DataFrame, metric: str, x: str, y: str, ax: Axes | None = None) -> Axes:
     """Draw the mean of a metric for each pair of values of two parameters; a cell without a number stays empty."""
     ax = _axes(ax)
+    table = _with_numbers(table, metric)
     found = stats.aggregate(table, metric, by=[y, x])
     columns = _ordered({key[1] for key in found.index})
     rows = _ordered({key[0] for key in found.index})
@@ -124,17 +130,18 @@ def draw_sweep(
     parameter is logarithmic where its values span a factor of 30.
     """
     ax = _axes(ax)
-    names = list(by) if by is not None else stats.parameters(table, without=[x, stats.SEED])
-    stats.check_columns(table, [metric, x, *names])
+    names = list(by) if by is not None else settings.parameters(table, without=[x, settings.SEED])
+    settings.check_columns(table, [x, *names])
+    table = _with_numbers(table, metric)
     if table[x].dtype.kind not in "iuf":
         raise InputError(f"{x}: is no numeric parameter; choose another one for the axis.")
-    groups = stats.groups(table, names)
+    groups = settings.groups(table, names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
     for place, (key, group) in enumerate(groups):
         found = group.groupby(x)[metric].agg(["mean", "min", "max"])
         colour, style = COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS)]
-        label = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
+        label = _label(names, key)
         ax.plot(found.index, found["mean"], style, color=colour, marker="o", ms=4, label=label or None)
         if len(groups) <= _BANDS_MAX:
             ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.2, lw=0)
@@ -153,8 +160,8 @@ def pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = ()) ->
     A trial that equals another one in both is kept beside it. Lower is better, but for accuracies and the like, and
     for the columns named in `maximize`.
     """
-    stats.check_columns(table, [x, y])
-    known = table[table[[x, y]].map(np.isfinite).all(axis=1)]
+    table = _with_numbers(table, x, y)
+    known = table[np.isfinite(table[[x, y]].to_numpy(float)).all(axis=1)]
     signs = [-1.0 if is_higher_better(name, maximize) else 1.0 for name in (x, y)]
     points = known[[x, y]].to_numpy(float) * signs
     order = np.lexsort((points[:, 1], points[:, 0]))
@@ -165,7 +172,7 @@ def pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = ()) ->
         if points[place, 1] < best or is_double:
             kept.append(place)
             best = points[place, 1]
-    front = known.iloc[kept]
+    front: pd.DataFrame = known.iloc[kept]
     return front.sort_values(x, kind="stable")
 
 
@@ -173,11 +180,22 @@ def draw_pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = (
     """Draw all trials as points over two columns, and those that no other one beats in both as a line."""
     ax = _axes(ax)
     front = pareto(table, x, y, maximize)
+    table = _with_numbers(table, x, y)
     ax.scatter(table[x], table[y], s=18, color=COLOURS[4], label="trials")
     ax.plot(front[x], front[y], "o-", color=COLOURS[1], ms=5, drawstyle="steps-post", label="Pareto front")
     _tidy(ax, x, y)
     _legend(ax, 2)
     return ax
+
+
+def _with_numbers(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The table with nothing but numbers in these columns, of which each must have some."""
+    settings.check_columns(table, names)
+    found = {name: settings.numbers(table[name]) for name in names}
+    for name, numbers in found.items():
+        if not np.isfinite(numbers).any():
+            raise InputError(f"{name}: no trial has a number there.")
+    return table.assign(**found)
 
 
 def _legend(ax: Axes, count: int) -> None:
@@ -198,6 +216,12 @@ def _tidy(ax: Axes, x: str, y: str) -> None:
 def _ordered(values: set[Hashable]) -> list[Any]:
     """Numbers by size, then the rest by their text."""
     return sorted(values, key=lambda value: (0, value, "") if isinstance(value, int | float) else (1, 0, str(value)))
+
+
+def _label(names: Sequence[Any], key: Sequence[Hashable]) -> str:
+    """The values of a setting, cut to what leaves room for the picture."""
+    text = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
+    return text if len(text) <= _LABEL_MAX else f"{text[: _LABEL_MAX - 1]}…"
 
 
 def _short(value: Any) -> str:

@@ -48,12 +48,12 @@ def describe(param: bytes, stat: bytes | None, attempts: bytes | None) -> Facts:
     facts: Facts = {"param": own, "state": state, "stages": stages, "faults": faults}
     try:
         started, ended = _attempts(attempts or b"")
+        if started:
+            facts |= _sums(started, ended)
+            keys = [key for key in started if stages.get(key[0]) == state] or list(started)
+            facts |= _last_attempt(keys, started, ended)
     except (ValueError, TypeError, KeyError) as error:
         faults.append(f"attempts: {error}")
-        return facts
-    if started:
-        facts |= _sums(started, ended)
-        facts |= _last_attempt([key for key in started if stages.get(key[0]) == state] or list(started), started, ended)
     return facts
 
 

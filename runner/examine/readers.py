@@ -1,7 +1,6 @@
 """Finding and reading the small files of a trial's directory: `param`, `stat` and the logs."""
 
 import fnmatch
-import functools
 import operator
 import os
 import re
@@ -19,6 +18,8 @@ UNITS = ("gather.", "search.")
 """How the directories of gathers and of searches' decisions begin, which are no trials."""
 SHARED_DIRECTORY = f"{RECORDS_DIRECTORY}/trials"
 """Where the records of trials lie that share one output directory, as `run --no-subdir` has it."""
+# The latter is where an output directory is a file system of its own.
+_NO_TRIALS = {RECORDS_DIRECTORY, "lost+found"}
 _TIME = r"[0-9]{8}\.[0-9]{6}"
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 _INTEGER = re.compile(r"([0-9]+)")
@@ -61,7 +62,6 @@ def read_stat(path: str | Path) -> dict[str, str]:
     return {str(stage): str(state) for stage, state in _read_mapping(Path(path) / "stat").items()}
 
 
-@functools.lru_cache(maxsize=1 << 17)
 def natural_key(name: str) -> tuple[list[str | float], str]:
     """Return a sort key that puts `lr_0.15` before `lr_0.5`, and `seed_2` before `seed_10`."""
     parts: list[str | float] = list(_NUMBER.split(name))
@@ -71,6 +71,11 @@ def natural_key(name: str) -> tuple[list[str | float], str]:
 
 def trial_names(output: str | Path = "output", regex: str = ".*") -> list[str]:
     """Return the names of the directories in `output` that `regex` matches anywhere, in natural order."""
+    return sorted(trial_directories(output, regex), key=natural_key)
+
+
+def trial_directories(output: str | Path, regex: str) -> list[str]:
+    """Return what `trial_names` does in no particular order."""
     try:
         pattern = re.compile(regex)
     except re.error as error:
@@ -78,15 +83,14 @@ def trial_names(output: str | Path = "output", regex: str = ".*") -> list[str]:
     if not Path(output).is_dir():
         raise FileNotFoundError(f"no output directory '{output}' (in {Path.cwd()})")
     with os.scandir(output) as entries:
-        names = [
+        return [
             entry.name
             for entry in entries
-            if entry.name != RECORDS_DIRECTORY
+            if entry.name not in _NO_TRIALS
             and not entry.name.startswith(UNITS)
             and pattern.search(entry.name)
             and entry.is_dir()
         ]
-    return sorted(names, key=natural_key)
 
 
 def shared_directories(output: str | Path) -> list[str]:

@@ -7,21 +7,19 @@ how many it lacked. SciPy does the tests, scikit-learn the importance; both come
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runner.errors import InputError
-from runner.examine.wide import is_higher_better
+from runner.examine.settings import SEED, Array, check_columns, groups, key_of, numbers, parameters
+from runner.examine.wide import fact, is_higher_better
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = NDArray[np.float64]
-SEED = "seed"
-_RESAMPLES, _STATE = 9999, "state"
+_RESAMPLES = 9999
 _NAN = float("nan")
 
 
@@ -69,18 +67,19 @@ def aggregate(
 
     names = list(by) if by is not None else parameters(table, without=[over] if isinstance(over, str) else over)
     check_columns(table, [metric, *names])
+    state = fact(table, "state")
     rows = {}
     for key, group in groups(table, names):
-        values = _numbers(group[metric])
+        values = numbers(group[metric])
         known = values[np.isfinite(values)]
         n = len(known)
-        std = float(known.std(ddof=1)) if n > 1 else _NAN
+        std = float(known.std(ddof=1)) if n > 1 and np.ptp(known) > 0 else 0.0 if n > 1 else _NAN
         mean = float(known.mean()) if n else _NAN
         row = [n, len(values) - n, mean, std, std / np.sqrt(n) if n else _NAN]
-        if _STATE in group:
-            row.insert(2, int((group[_STATE] != "finished").sum()))
+        if state is not None:
+            row.insert(2, int((group[state] != "finished").sum()))
         rows[key] = row if kind is None else [*row, *interval(known, kind, level)]
-    told = ["unfinished"] if _STATE in table else []
+    told = ["unfinished"] if state is not None else []
     columns = ["n", "missing", *told, "mean", "std", "sem", *(["low", "high"] if kind else [])]
     index = pd.MultiIndex.from_tuples(list(rows), names=names) if names else pd.Index(["all"])
     if len(names) == 1:
@@ -106,6 +105,10 @@ def best(
     if maximize is None:
         maximize = is_higher_better(metric)
     check_columns(table, by)
+    kept = parameters(table, without=[over] if isinstance(over, str) else over)
+    for name in by:
+        if name not in kept:
+            raise InputError(f"{name}: by which the best are chosen must be one of: {', '.join(map(str, kept))}.")
     found = aggregate(table, metric, over=over, kind=kind)
     found = found.sort_values("mean", ascending=not maximize, kind="stable", na_position="last")
     if by:
@@ -140,7 +143,7 @@ def compare(
 
     others = parameters(table, without=[parameter, over])
     check_columns(table, [metric, parameter, over])
-    wanted = [_key(value) for value in values] if values is not None else None
+    wanted = [key_of(value) for value in values] if values is not None else None
     rows = []
     for setting, group in groups(table, others):
         by_value = {key[0]: _by_seed(part, metric, over) for key, part in groups(group, [parameter])}
@@ -155,9 +158,8 @@ def compare(
 
 def _by_seed(group: pd.DataFrame, metric: str, over: str) -> dict[Hashable, float]:
     """The value of each seed; the mean where a seed was run more than once."""
-    numbers = _numbers(group[metric])
     found: dict[Hashable, list[float]] = {}
-    for seed, number in zip(map(_key, group[over]), numbers, strict=True):
+    for seed, number in zip(map(key_of, group[over]), numbers(group[metric]), strict=True):
         found.setdefault(seed, []).append(float(number))
     means = {seed: float(np.mean(of_seed)) for seed, of_seed in found.items()}
     return {seed: mean for seed, mean in means.items() if np.isfinite(mean)}
@@ -209,11 +211,11 @@ def marginal(table: pd.DataFrame, metric: str, parameter: str, level: float = 0.
     """
     others = parameters(table, without=[parameter])
     check_columns(table, [metric, parameter])
-    count = table[parameter].map(_key).nunique(dropna=False)
+    count = table[parameter].map(key_of).nunique(dropna=False)
     kept = []
     for _, group in groups(table, others):
-        known = group[np.isfinite(_numbers(group[metric]))]
-        if known[parameter].map(_key).nunique(dropna=False) == count:
+        known = group[np.isfinite(numbers(group[metric]))]
+        if known[parameter].map(key_of).nunique(dropna=False) == count:
             kept += known.index.tolist()
     return aggregate(table.loc[kept], metric, by=[parameter], level=level).drop(columns="missing")
 
@@ -235,7 +237,7 @@ def importance(table: pd.DataFrame, metric: str, names: Sequence[str] | None = N
     selection = _extra("sklearn.model_selection")
     names = list(names) if names is not None else parameters(table, without=[])
     check_columns(table, [metric, *names])
-    target = _numbers(table[metric])
+    target = numbers(table[metric])
     known = np.isfinite(target)
     if known.sum() < 2 * folds:
         raise InputError(f"importance of {metric}: {known.sum()} trials with a number; {2 * folds} are needed.")
@@ -261,49 +263,4 @@ def _codes(column: pd.Series[Any]) -> Array:
 
     if column.dtype.kind in "iuf":
         return column.fillna(column.min() - 1).to_numpy(float)
-    return pd.factorize(column.map(_key).astype(str), sort=True)[0].astype(float)
-
-
-def parameters(table: pd.DataFrame, without: Iterable[str]) -> list[Any]:
-    """Return the names of the table's parameters.
-
-    Raises:
-        InputError: the table doesn't come from `wide_table`, so that nothing says which columns are parameters.
-    """
-    left_out = set(without)
-    if "parameters" not in table.attrs:
-        raise InputError("the table says nowhere which columns are parameters: set table.attrs['parameters'].")
-    return [name for name in table.attrs["parameters"] if name not in left_out and name in table.columns]
-
-
-def check_columns(table: pd.DataFrame, names: Iterable[str]) -> None:
-    from runner.errors import did_you_mean
-
-    for name in names:
-        if name not in table.columns:
-            raise InputError(f"{name}: no such column.{did_you_mean(str(name), map(str, table.columns))}")
-
-
-def groups(table: pd.DataFrame, names: Sequence[str]) -> list[tuple[tuple[Hashable, ...], pd.DataFrame]]:
-    """The rows of each combination of values, in the order in which they come; a missing value is a value."""
-    places: dict[tuple[Hashable, ...], list[int]] = {}
-    columns = [[_key(value) for value in table[name]] for name in names]
-    for place, key in enumerate(zip(*columns, strict=True) if columns else [()] * len(table)):
-        places.setdefault(key, []).append(place)
-    return [(key, table.iloc[chosen]) for key, chosen in places.items()]
-
-
-def _key(value: Any) -> Hashable:
-    import pandas as pd
-
-    if isinstance(value, list | dict | tuple | set):
-        return str(value)
-    missing = pd.isna(value)
-    return None if missing else value.item() if isinstance(value, np.generic) else value
-
-
-def _numbers(column: pd.Series[Any]) -> Array:
-    import pandas as pd
-
-    numbers: Array = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=np.nan)
-    return numbers
+    return pd.factorize(column.map(key_of).astype(str), sort=True)[0].astype(float)

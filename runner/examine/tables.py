@@ -2,7 +2,12 @@
 
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from runner.examine.columns import Column
 
 
 def identity(value: Any) -> Hashable:
@@ -41,14 +46,20 @@ def parameter_names(params: Sequence[Mapping[Any, Any]], varying: bool = False) 
     names = ordered(key for key in keys if not is_private(key))
     if not varying:
         return names
-    return [name for name in names if varies([param.get(name, _ABSENT) for param in params])]
+    return [name for name in names if varies([param.get(name, ABSENT) for param in params])]
 
 
-_ABSENT = object()
+_INT_BITS = 63
+ABSENT: Any = object()
+"""What stands in a column for a trial that has no entry there, not even None."""
 
 
-def varies(column: Sequence[Any]) -> bool:
-    """Return whether two of the values differ, as `identity` sees it."""
+def varies(column: "Sequence[Any] | NDArray[Any]") -> bool:
+    """Return whether two of the values differ, as `identity` sees it; arrays are of 8-byte numbers."""
+    if not isinstance(column, Sequence):
+        is_nan = column != column
+        bits = column.view("i8")  # which tell -0.0 from 0.0
+        return bool((bits[1:] != bits[:1]).any() and not is_nan.all())
     kinds = set(map(type, column))
     if len(kinds) != 1:
         return bool(kinds)
@@ -57,19 +68,22 @@ def varies(column: Sequence[Any]) -> bool:
     return len({identity(value) for value in set(column)} if kinds == {float} else set(map(identity, column))) > 1
 
 
-def typed(column: list[Any]) -> Any:
+def typed(column: "Column") -> Any:
     """Return a column that keeps what its values are: whole numbers and booleans stay so where a trial has none."""
     import numpy as np
     import pandas as pd
 
+    if not isinstance(column, list):
+        return column
     kinds = set(map(type, column))
-    if kinds == {int, type(None)}:
+    is_wide = int in kinds and any(type(value) is int and value.bit_length() > _INT_BITS for value in column)
+    if kinds == {int, type(None)} and not is_wide:
         return pd.array(column, dtype="Int64")
     if kinds == {bool, type(None)}:
         return pd.array(column, dtype="boolean")
-    if kinds <= {int, float, type(None)} and kinds & {float}:
+    if kinds <= {int, float, type(None)} and kinds & {float} and not is_wide:
         return np.array(column, dtype=float)  # None is NaN there
-    if kinds <= {int} or kinds <= {bool}:
+    if (kinds <= {int} and not is_wide) or kinds <= {bool}:
         return column
     return pd.Series(column, dtype="object").array
 

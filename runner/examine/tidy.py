@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.examine import cache, curvecache
+from runner.examine import curvecache
 from runner.examine.metrics import METRICS_FILE, read_metrics
-from runner.examine.scan import labels, many_objects, read_entries
+from runner.examine.scan import labels, many_objects, read_trials
 from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_scalars
-from runner.examine.tables import parameter_names, typed
+from runner.examine.tables import typed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from runner.examine.cache import Entry
+    from runner.examine.cachefile import Signature
+    from runner.examine.columns import Trials
 
 _CHUNK = 256
+_OWN = ("trial", "step")
 # Below this share of new curves the cache isn't worth being written again.
 _WORTH_SAVING = 0.02
 
@@ -45,36 +48,39 @@ def curves(
     import pandas as pd
 
     output = Path(output)
-    entries = read_entries(output, regex, use_cache)
-    params = [record["param"] for _, record in entries.values()]
-    parameters = parameter_names(params, varying=concise)
-    frame = long_frame(output, entries, columns, use_cache)
+    trials = read_trials(output, regex, use_cache)
+    parameters = trials.parameters(varying=concise)
+    frame = long_frame(output, trials, columns, use_cache)
     if frame.empty:
-        return pd.DataFrame(columns=["trial", *parameters, "step", *(columns or [])])
+        return pd.DataFrame(columns=["trial", *map(title, parameters), "step", *(columns or [])])
     codes = frame.pop("code").to_numpy()
-    names = pd.Index(list(labels(entries).values()), dtype="object")
+    names = pd.Index(labels(trials), dtype="object")
     heads: dict[Any, Any] = {"trial": pd.Categorical.from_codes(codes, categories=names)}
     for name in parameters:
-        heads[name] = pd.Series(typed([param.get(name) for param in params])).array.take(codes)
-    overlap = {name: f"metric.{name}" for name in frame.columns if name in heads}
-    return pd.concat([pd.DataFrame(heads), frame.rename(columns=overlap)], axis=1)
+        heads[title(name)] = pd.Series(typed(trials.column("param", name))).array.take(codes)
+    logged = {f"metric.{name}" if name in heads else name: frame[name].array for name in frame}
+    return pd.DataFrame({**heads, **logged}, copy=False)  # of what may be gigabytes
 
 
-def long_frame(
-    output: Path, entries: Mapping[str, Entry], columns: Sequence[str] | None, use_cache: bool = True
-) -> pd.DataFrame:
-    """Return each trial's rows, with the trial's place among the entries as `code`, in their order."""
+def title(parameter: Any) -> Any:
+    """Return the column of a parameter: its name, but for those that the frame has itself."""
+    return f"param.{parameter}" if parameter in _OWN else parameter
+
+
+def long_frame(output: Path, trials: Trials, columns: Sequence[str] | None, use_cache: bool = True) -> pd.DataFrame:
+    """Return each trial's rows, with the trial's place among all as `code`, in their order."""
     import pandas as pd
 
-    sources = {name: found for name, (signature, _) in entries.items() if (found := _source(signature))}
-    codes = {name: code for code, name in enumerate(entries)}
-    started_ns = cache.now_ns()
+    signed = zip(trials.names, trials.signatures, strict=True)
+    sources = {name: found for name, signature in signed if (found := _source(signature))}
+    codes = {name: code for code, name in enumerate(trials.names)}
     kept = curvecache.load(output, sources, columns) if use_cache else []
     known = {name for block in kept for name in block.trials}
     left = [name for name in sources if name not in known]
+    read_at_ns = time.time_ns()
     fresh = list(_read(output, left, sources))
     if use_cache and len(left) > _WORTH_SAVING * len(sources):
-        curvecache.save(output, fresh, sources, started_ns)
+        curvecache.save(output, fresh, sources, read_at_ns)
     parts = [_part(block, codes, columns) for block in (*kept, *fresh)]
     parts = [part for part in parts if len(part)]
     if not parts:
@@ -87,17 +93,17 @@ def long_frame(
     return frame
 
 
-def _source(signature: cache.Signature) -> cache.Signature:
+def _source(signature: Signature) -> curvecache.Source:
     """What a signature says of the files that the curves come from."""
-    files = [signature[index : index + 3] for index in range(1, len(signature), 3)]
+    files, numbers = signature
     for is_source in (METRICS_FILE.__eq__, JSONL_FILE.__eq__, is_event_file):
-        found = [word for file in files if is_source(file[0]) is True for word in file]
-        if found:
-            return found
+        places = [place for place, name in enumerate(files) if is_source(name)]
+        if places:
+            return [word for at in places for word in (files[at], numbers[2 * at + 1], numbers[2 * at + 2])]
     return []
 
 
-def _read(output: Path, names: Sequence[str], sources: Mapping[str, cache.Signature]) -> Iterator[curvecache.Block]:
+def _read(output: Path, names: Sequence[str], sources: Mapping[str, curvecache.Source]) -> Iterator[curvecache.Block]:
     import numpy as np
     import pandas as pd
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.examine.scan import Record, labels, many_objects, read_entries
-from runner.examine.tables import parameter_names, typed, varies
+from runner.examine.scan import labels, many_objects, read_trials
+from runner.examine.tables import typed, varies
 from runner.examine.tidy import long_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
-    from runner.examine.cache import Entry
+    from runner.examine.columns import Column, Trials
 
 FACTS = (
     *("state", "stage", "cause", "line", "exit_code", "attempts", "duration_s", "gpu_hours", "peak_vram_mib"),
@@ -23,6 +23,8 @@ FACTS = (
 )
 """The columns behind the metrics, as far as they are on record."""
 _TROUBLE = {"cause", "line", "faults"}
+# Above it not every whole number has a float.
+_EXACT_MAX = 2**53
 _HIGHER_IS_BETTER = re.compile(
     r"(^|[_/.\s-])(acc\d?|accuracy|auc|auroc|map|bleu\d?|rouge\w?|f1|precision|recall|score|reward|return|psnr|ssim|r2"
     r"|iou|miou|dice|top\d|em|hits?|ndcg|mrr|win_?rate)($|[_/.\s@\d-])",
@@ -59,59 +61,50 @@ def wide_table(
         series: columns of metrics.csv of which each cell of the column `<name>_curve` holds the whole Series, by step.
         use_cache: read what did not change from `output/.runner/results.cache`, and keep it up to date.
     """
-    entries = read_entries(output, regex, use_cache)
-    frame = _whole_table(Path(output), entries, frozenset(maximize))
+    trials = read_trials(output, regex, use_cache)
+    frame = _whole_table(Path(output), trials, frozenset(maximize))
     frame = without_constants(frame) if concise else frame.copy()
     for name in series:
-        cells: Any = _series(long_frame(Path(output), entries, [name], use_cache), name, len(entries))
+        cells: Any = _series(long_frame(Path(output), trials, [name], use_cache), name, len(trials))
         frame[f"{name}_curve"] = cells
     return frame
 
 
-_latest: tuple[dict[str, Entry], frozenset[str], pd.DataFrame] | None = None
+_latest: tuple[Trials, frozenset[str], pd.DataFrame] | None = None
 """The table that this process made last, since a notebook asks for one again and again; nobody else has it."""
 
 
-def _whole_table(output: Path, entries: dict[str, Entry], maximize: frozenset[str]) -> pd.DataFrame:
+def _whole_table(output: Path, trials: Trials, maximize: frozenset[str]) -> pd.DataFrame:
     global _latest
-    if _latest is not None:
-        before, their_maximize, frame = _latest
-        is_same = list(before) == list(entries) and all(map(operator.is_, before.values(), entries.values()))
-        if is_same and their_maximize == maximize:
-            return frame
-    records = {label: entries[name][1] for name, label in labels(entries).items()}
-    _add_commits(output, records.values())
-    frame = _frame(records, maximize)
-    _latest = entries, maximize, frame
+    if _latest is not None and _latest[0] is trials and _latest[1] == maximize:
+        return _latest[2]
+    frame = _frame(trials, maximize, _commits(output, trials))
+    _latest = trials, maximize, frame
     return frame
 
 
-def _add_commits(output: Path, records: Iterable[Record]) -> None:
+def _commits(output: Path, trials: Trials) -> list[str | None]:
     from runner import provenance
 
-    known: dict[str, str | None] = {}
-    for record in records:
-        name = record.get("code")
-        if name is not None:
-            if name not in known:
-                code = provenance.load(output, name)
-                known[name] = code.shown or None if code else None
-            record["commit"] = known[name]
+    def shown(name: str) -> str | None:
+        code = provenance.load(output, name)
+        return code.shown or None if code else None
+
+    names = trials.column("facts", "code")
+    known = {name: shown(name) for name in set(names) if name is not None}
+    return [known.get(name) for name in names]
 
 
-def _frame(records: Mapping[str, Record], maximize: Collection[str]) -> pd.DataFrame:
+def _frame(trials: Trials, maximize: Collection[str], commits: list[str | None]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = list(records.values())
-    params = [record["param"] for record in rows]
-    parameters = parameter_names(params)
+    parameters = trials.parameters()
     parameters.sort(key=lambda name: name == "seed")
-    columns: dict[Any, list[Any]] = {name: [param.get(name) for param in params] for name in parameters}
-    metrics, steps = _metric_columns(rows, maximize)
-    facts = {name: [record.get(name) for record in rows] for name in FACTS}
-    facts["faults"] = ["; ".join(faults) if faults else None for faults in facts["faults"]]
+    columns = {name: trials.column("param", name) for name in parameters}
+    metrics, steps = _metric_columns(trials, maximize)
+    facts = {name: commits if name == "commit" else trials.column("facts", name) for name in FACTS}
     named = [_add(columns, more, prefix) for more, prefix in ((metrics, "metric"), (steps, "metric"), (facts, "run"))]
-    index = pd.Index(list(records), name="trial", dtype="object")
+    index = pd.Index(labels(trials), name="trial", dtype="object")
     frame = pd.DataFrame({name: typed(column) for name, column in columns.items()}, index=index, columns=list(columns))
     frame.attrs = {"parameters": parameters, "metrics": named[0], "facts": named[2]}
     return frame
@@ -119,18 +112,14 @@ def _frame(records: Mapping[str, Record], maximize: Collection[str]) -> pd.DataF
 
 def without_constants(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the wide table without the columns that are the same everywhere, but for metrics, `state` and troubles."""
-    import pandas as pd
-
     facts = frame.attrs["facts"]
     kept = []
     for name in frame.columns:
         if name in frame.attrs["metrics"] or (name in facts and name.endswith("state")):
             kept.append(name)
             continue
-        column = frame[name].tolist()
-        if frame[name].hasnans:
-            column = [None if value is pd.NA else value for value in column]
-        is_known = any(value is not None and value == value for value in column)
+        column = _values(frame[name])
+        is_known = not frame[name].isna().all()
         if name in facts and name.removeprefix("run.") in _TROUBLE:
             kept += [name] if is_known else []
         elif (is_known or name not in facts) and varies(column):
@@ -140,41 +129,77 @@ def without_constants(frame: pd.DataFrame) -> pd.DataFrame:
     return concise
 
 
-def _add(columns: dict[Any, list[Any]], more: Mapping[str, list[Any]], prefix: str) -> list[str]:
+def fact(frame: pd.DataFrame, name: str) -> str | None:
+    """Return the column of one of FACTS, which is called `run.…` where a parameter has its name; None without one."""
+    known = frame.attrs.get("facts", [name])
+    return next((title for title in (f"run.{name}", name) if title in known and title in frame), None)
+
+
+def _values(column: pd.Series[Any]) -> Column:
+    import numpy as np
+    import pandas as pd
+
+    if column.dtype in (np.dtype(float), np.dtype(np.int64)):
+        return column.to_numpy()
+    return [None if value is pd.NA else value for value in column.tolist()]
+
+
+def _add(columns: dict[Any, Column], more: Mapping[str, Column], prefix: str) -> list[str]:
     names = []
     for name, column in more.items():
-        free = f"{prefix}.{name}" if name in columns else name
+        free = name
+        while free in columns:
+            free = f"{prefix}.{free}"
         columns[free] = column
         names.append(free)
     return names
 
 
-def _metric_columns(
-    rows: Sequence[Record], maximize: Collection[str]
-) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    names = list(dict.fromkeys(name for record in rows for name in record.get("metrics", {})))
-    values = list(dict.fromkeys(name for record in rows for name in record.get("values", {})))
-    metrics: dict[str, list[Any]] = {}
-    steps: dict[str, list[Any]] = {}
-    nothing = [None] * 6
-    of_rows = [record.get("metrics", {}) for record in rows]
-    for name in names:
-        last, last_step, *extremes = zip(*[summaries.get(name, nothing) for summaries in of_rows], strict=True)
-        best, best_step = extremes[2:] if is_higher_better(name, maximize) else extremes[:2]
-        metrics[name] = list(last)
+def _metric_columns(trials: Trials, maximize: Collection[str]) -> tuple[dict[str, Column], dict[str, Column]]:
+    metrics: dict[str, Column] = {}
+    steps: dict[str, Column] = {}
+    for name in trials.titles("metrics"):
+        last, last_step, best, best_step = _summaries(trials.column("metrics", name), is_higher_better(name, maximize))
+        metrics[name] = last
         steps[f"{name}_step"] = _whole(last_step)
-        if any(value is not None for value in best):
-            metrics[f"{name}_best"] = list(best)
+        if (best == best).any():
+            metrics[f"{name}_best"] = best
             steps[f"{name}_best_step"] = _whole(best_step)
-    for name in values:
+    for name in trials.titles("values"):
         # Of two sources of one name the evaluation counts.
-        before = metrics.get(name, [None] * len(rows))
-        metrics[name] = [record.get("values", {}).get(name, other) for record, other in zip(rows, before, strict=True)]
+        values = trials.column("values", name)
+        if name in metrics:
+            pairs = zip(_plain(values), _plain(metrics[name]), strict=True)
+            values = [other if value is None else value for value, other in pairs]
+        metrics[name] = values
     return metrics, steps
 
 
-def _whole(steps: Iterable[float | None]) -> list[Any]:
-    return [step if step is None or step % 1 else int(step) for step in steps]
+def _plain(column: Column) -> list[Any]:
+    return column if isinstance(column, list) else list(column.tolist())
+
+
+def _summaries(column: Column, is_highest: bool) -> tuple[Column, NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The last values and their steps, the best and theirs; NaN where there is none."""
+    import numpy as np
+
+    rows = [[None] * 6 if entry is None else entry for entry in column] if isinstance(column, list) else column
+    numbers = np.array([row[1:] for row in rows], dtype=float)
+    best = 3 if is_highest else 1
+    last = [row[0] for row in rows] if isinstance(column, list) else column[:, 0]
+    return last, numbers[:, 0], numbers[:, best], numbers[:, best + 1]
+
+
+def _whole(steps: NDArray[Any]) -> Column:
+    """The steps as whole numbers, where all are."""
+    import numpy as np
+
+    is_known = ~np.isnan(steps)
+    if (steps[is_known] % 1 != 0).any() or (abs(steps[is_known]) > _EXACT_MAX).any():
+        return steps
+    if is_known.all():
+        return steps.astype(np.int64)
+    return [int(step) if known else None for step, known in zip(steps.tolist(), is_known.tolist(), strict=True)]
 
 
 def _series(long: pd.DataFrame, name: str, count: int) -> list[pd.Series[Any] | None]:

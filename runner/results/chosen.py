@@ -30,6 +30,18 @@ def table(options: argparse.Namespace, is_concise: bool = True) -> pd.DataFrame:
     return without_constants(frame) if is_concise else frame
 
 
+def with_nan(shown: pd.DataFrame, full: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `nan` for a last value that was written so, which is not the same as none."""
+    told = {}
+    for metric in shown.columns.intersection(full.attrs["metrics"]):
+        step = f"{metric.removeprefix('metric.')}_step"
+        if step in full:
+            is_nan = (full[metric].isna() & full[step].notna()).loc[shown.index]
+            if is_nan.any():
+                told[metric] = shown[metric].astype(object).mask(is_nan, "nan")
+    return shown.assign(**told)
+
+
 def output(name: str) -> Path:
     """The output directory; raises InputError where there is none."""
     if not Path(name).is_dir():
@@ -59,6 +71,8 @@ def trial(name: str, directory: str) -> Path:
         return path
     shared = shared_trials(directory)
     if name not in shared:
+        if name in trial_names(directory):
+            raise InputError(f"{name}: no trial: {path} has no 'param'.")
         known = [*trial_names(directory), *shared]
         raise InputError(f"{name}: no such trial in {directory}.{did_you_mean(name, known)}")
     return shared[name]

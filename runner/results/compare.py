@@ -11,7 +11,7 @@ from runner.results import chosen, text
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -21,11 +21,13 @@ def run(options: argparse.Namespace) -> int:
     from runner.examine.wide import wide_table
 
     a, b = (chosen.trial(name, options.output) for name in (options.a, options.b))
-    frame = wide_table(options.output, concise=False).loc[[options.a, options.b]]
-    parameters = _differing(frame, frame.attrs["parameters"])
-    _section("Parameters", parameters)
-    _section("Metrics", _with_difference(_pairs(frame, [name for name in frame.columns if _is_metric(frame, name)])))
-    _section("Records", _differing(frame, frame.attrs["facts"]))
+    both = [options.a, options.b]
+    frame = wide_table(options.output, concise=False).loc[both]
+    _print_pairs("Parameters", _differing(_pairs(frame, frame.attrs["parameters"])), both)
+    metrics = _pairs(frame, [name for name in frame.columns if _is_metric(frame, name)])
+    compared = {name: [*pair, _difference(pair)] for name, pair in metrics.items()}
+    _print_pairs("Metrics", compared, [*both, "difference"])
+    _print_pairs("Records", _differing(_pairs(frame, frame.attrs["facts"])), both)
     _print_difference("Commands", _commands(a), _commands(b), options.lines)
     output = Path(options.output)
     _print_difference("Code", _code(a, output), _code(b, output), options.lines)
@@ -38,30 +40,36 @@ def _is_metric(frame: pd.DataFrame, name: str) -> bool:
     return name in frame.attrs["metrics"] or (name.endswith("_step") and name not in frame.attrs["parameters"])
 
 
-def _pairs(frame: pd.DataFrame, names: Iterable[Any]) -> pd.DataFrame:
+def _pairs(frame: pd.DataFrame, names: Iterable[Any]) -> dict[Any, list[Any]]:
+    """What both have in these columns, but for those in which neither has anything."""
+    return {name: frame[name].tolist() for name in names if frame[name].notna().any()}
+
+
+def _differing(pairs: Mapping[Any, list[Any]]) -> dict[Any, list[Any]]:
+    from runner.examine.tables import identity
+
+    return {name: pair for name, pair in pairs.items() if identity(pair[0]) != identity(pair[1])}
+
+
+def _difference(pair: Sequence[Any]) -> Any:
+    is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in pair]
+    return pair[1] - pair[0] if all(is_number) else None
+
+
+def _print_pairs(title: str, pairs: Mapping[Any, list[Any]], columns: Sequence[Any]) -> None:
     import pandas as pd
 
-    rows = {name: [text.cell(value) for value in frame[name]] for name in names if frame[name].notna().any()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(frame.index)).rename_axis("")
-
-
-def _differing(frame: pd.DataFrame, names: Iterable[Any]) -> pd.DataFrame:
-    pairs = _pairs(frame, names)
-    return pairs[pairs.iloc[:, 0] != pairs.iloc[:, 1]] if len(pairs) else pairs
-
-
-def _with_difference(pairs: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    numbers = pairs.apply(pd.to_numeric, errors="coerce")
-    return pairs.assign(difference=(numbers.iloc[:, 1] - numbers.iloc[:, 0]).map(text.cell)) if len(pairs) else pairs
-
-
-def _section(title: str, pairs: pd.DataFrame) -> None:
-    print(f"{title}: {'no difference' if pairs.empty else ''}".rstrip(" "))
-    if not pairs.empty:
-        text.show(pairs, None, None)
+    print(f"{title}: {'' if pairs else 'no difference'}".rstrip(" "))
+    if pairs:
+        rows = {name: _cells(pair) for name, pair in pairs.items()}
+        text.show(pd.DataFrame.from_dict(rows, orient="index", columns=list(columns)).rename_axis(""), None, None)
     print()
+
+
+def _cells(row: Sequence[Any]) -> list[str]:
+    """The values as tables have them; in full where those of two trials differ and would look the same."""
+    a, b, *others = map(text.cell, row)
+    return [repr(row[0]), repr(row[1]), *others] if a == b and _differing({"": list(row)}) else [a, b, *others]
 
 
 def _print_difference(title: str, a: list[str], b: list[str], lines_max: int) -> None:

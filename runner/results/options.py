@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import argparse
+import argparse
 
 OUTPUT_HELP = "where the trials are (default: %(default)s)"
+
+
+def count(text: str) -> int:
+    """A number of things of which there is at least one."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
 
 
 def _choice(result: argparse.ArgumentParser) -> None:
@@ -26,7 +31,7 @@ def _form(result: argparse.ArgumentParser) -> None:
     form = result.add_mutually_exclusive_group()
     for name, what in {"csv": "comma-separated", "json": "one JSON object a line", "md": "a Markdown table"}.items():
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
-    result.add_argument("-n", "--rows", metavar="N", type=int, help="only the first N rows")
+    result.add_argument("-n", "--rows", metavar="N", type=count, help="only the first N rows")
 
 
 def table(result: argparse.ArgumentParser) -> None:
@@ -54,7 +59,7 @@ def compare(result: argparse.ArgumentParser) -> None:
     result.add_argument("a", metavar="A", help="the name of a trial")
     result.add_argument("b", metavar="B", help="the name of another")
     result.add_argument("-o", "--output", metavar="DIR", default="output", help=OUTPUT_HELP)
-    result.add_argument("--lines", metavar="N", type=int, default=20, help="lines of each difference (default: 20)")
+    result.add_argument("--lines", metavar="N", type=count, default=20, help="lines of each difference (default: 20)")
 
 
 def plot(result: argparse.ArgumentParser) -> None:

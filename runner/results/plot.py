@@ -51,9 +51,9 @@ def _draw(options: argparse.Namespace, ax: Axes) -> None:
     elif options.x:
         drawing.draw_sweep(table, options.metric, options.x, options.by, ax=ax)
     else:
-        from runner.examine.tidy import curves
+        from runner.examine.tidy import curves, title
 
-        frame = curves(options.output)
+        frame = curves(options.output, concise=False)
         frame = frame[frame["trial"].isin(table.index)]
         by = options.by or [name for name in table.attrs["parameters"] if name != "seed"]
-        drawing.draw_curves(frame, options.metric, by, ax=ax)
+        drawing.draw_curves(frame, options.metric, list(map(title, by)), ax=ax)

@@ -45,12 +45,14 @@ def run(options: argparse.Namespace) -> int:
         _head(full, output),
         _settings(concise, metric),
         _curves(full, concise, output, metric),
-        _table(concise),
+        _table(concise, full),
         _failures(full, output),
         _code(full, output),
     ]
     try:
-        target.write_text(page.document(f"Results: {output}", "\n".join(filter(None, parts))), encoding="utf-8")
+        target.write_text(
+            page.document(f"Results: {output}", "\n".join(filter(None, parts))), encoding="utf-8", errors="replace"
+        )
     except OSError as error:
         raise SystemFaultError(f"{target}: {error.strerror}.") from error
     print(target)
@@ -67,17 +69,20 @@ def _metric(frame: pd.DataFrame, name: str | None) -> str | None:
 
 
 def _head(frame: pd.DataFrame, output: Path) -> str:
-    counts = Counter(frame[_state(frame)])
+    counts = Counter(_fact(frame, "state"))
     states = ", ".join(f"{count:,} {state}" for state, count in counts.most_common())
-    hours = frame["gpu_hours"].sum() if "gpu_hours" in frame else 0
+    hours = _fact(frame, "gpu_hours").sum()
     spent = f" {hours:.1f} GPU hours." if hours else ""
     made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     what = html.escape(str(output.resolve().name))
     return f"<h1>Results: {what}</h1><p>{len(frame):,} trials: {html.escape(states)}.{spent} Made {made}.</p>"
 
 
-def _state(frame: pd.DataFrame) -> str:
-    return "run.state" if "run.state" in frame else "state"
+def _fact(frame: pd.DataFrame, name: str) -> pd.Series[Any]:
+    """A column of the full table."""
+    from runner.examine.wide import fact
+
+    return frame[fact(frame, name)]
 
 
 def _settings(frame: pd.DataFrame, metric: str | None) -> str:
@@ -89,21 +94,15 @@ def _settings(frame: pd.DataFrame, metric: str | None) -> str:
     kind: Any = chosen.interval_kind()
     found = best(frame, metric, kind=kind)
     note = "The interval is Student's, of 95 %." if kind else ""
-    return page.section(f"{metric} over seeds", f"<p>{note}</p>" + page.table(*_cells(found), name="settings"))
+    return page.section(f"{metric} over seeds", f"<p>{note}</p>" + page.table(*text.cells(found), name="settings"))
 
 
-def _cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    flat = frame.reset_index()
-    return [str(name) for name in flat.columns], [
-        [text.cell(value) for value in row] for row in flat.itertuples(index=False)
-    ]
-
-
-def _table(frame: pd.DataFrame) -> str:
+def _table(frame: pd.DataFrame, full: pd.DataFrame) -> str:
     steps = [name for name in frame.columns if name.endswith("_step")]
     facts = [name for name in frame.attrs["facts"] if name.removeprefix("run.") in _COLUMNS_LAST]
     columns = [*frame.attrs["parameters"], *frame.attrs["metrics"], *steps, *facts]
-    return page.section("Trials", page.filter_box() + page.table(*_cells(frame[columns]), name="trials"))
+    rows = text.cells(chosen.with_nan(frame[columns], full))
+    return page.section("Trials", page.filter_box() + page.table(*rows, name="trials"))
 
 
 def _curves(full: pd.DataFrame, concise: pd.DataFrame, output: Path, metric: str | None) -> str:
@@ -116,18 +115,19 @@ def _curves(full: pd.DataFrame, concise: pd.DataFrame, output: Path, metric: str
     if metric is None:
         return ""
     name = metric.removesuffix("_best")
-    frame = curves(output, columns=[name])
+    # The curve has the metric's name, also where a parameter has taken the one of the file.
+    frame = curves(output, columns=[name.removeprefix("metric.")], concise=False)
     frame = frame[frame["trial"].isin(full.index)] if name in frame else frame.iloc[:0]
     if frame.empty:
         return ""
     order = full[metric].sort_values(ascending=not is_higher_better(name), kind="stable").index
-    drawn = [trial for trial in order if trial in set(frame["trial"])]
+    known = set(frame["trial"].unique())
+    ranked = [trial for trial in order if trial in known]
+    drawn = set(ranked[:CURVES_MAX])
     settings = [parameter for parameter in concise.attrs["parameters"] if parameter != "seed"]
     colours: dict[Any, str] = {}
     figure = go.Figure()
-    for trial, part in frame.groupby("trial", observed=True):
-        if trial not in drawn[:CURVES_MAX]:
-            continue
+    for trial, part in frame[frame["trial"].isin(drawn)].groupby("trial", observed=True):
         values: Any = full.loc[trial, settings]
         key = str(values.tolist())
         colour = colours.setdefault(key, COLOURS[len(colours) % len(COLOURS)])
@@ -145,7 +145,7 @@ def _curves(full: pd.DataFrame, concise: pd.DataFrame, output: Path, metric: str
         hovermode="closest",
         updatemenus=[_scales()],
     )
-    note = f"<p>The {CURVES_MAX} best of {len(drawn):,}.</p>" if len(drawn) > CURVES_MAX else ""
+    note = f"<p>The {CURVES_MAX} best of {len(ranked):,}.</p>" if len(ranked) > CURVES_MAX else ""
     drawing = figure.to_html(full_html=False, include_plotlyjs=True, div_id="curves", config={"displaylogo": False})
     return page.section(f"Curves of {name}", f"{note}{drawing}")
 
@@ -157,21 +157,21 @@ def _scales() -> dict[str, Any]:
 
 
 def _failures(frame: pd.DataFrame, output: Path) -> str:
-    found = frame[frame[_state(frame)].isin(_FAILED)]
+    found = frame[_fact(frame, "state").isin(_FAILED)]
     if found.empty:
         return ""
     from runner.examine.readers import shared_trials
 
     items = []
     shared = shared_trials(output)
-    for name, row in found.head(CURVES_MAX).iterrows():
-        known = {fact: text.cell(row[fact]) for fact in ("stage", "cause", "exit_code") if fact in row}
-        about = [f"{fact}: {value}" for fact, value in known.items() if value != text.MISSING]
-        said = [str(row[fact]) for fact in ("line", "faults") if fact in row and isinstance(row[fact], str)]
-        tail = _tail(shared.get(str(name), output / str(name)), row.get("log"))
-        summary = html.escape(
-            f"{name}: {row[_state(frame)]} ({', '.join(about)})" if about else f"{name}: {row[_state(frame)]}"
-        )
+    told = {name: _fact(found, name) for name in ("state", "stage", "cause", "exit_code", "line", "faults", "log")}
+    for name in found.index[:CURVES_MAX]:
+        row = {title: column[name] for title, column in told.items()}
+        known = {title: text.cell(row[title]) for title in ("stage", "cause", "exit_code")}
+        about = ", ".join(f"{title}: {value}" for title, value in known.items() if value != text.MISSING)
+        said = [str(row[title]) for title in ("line", "faults") if isinstance(row[title], str)]
+        tail = _tail(shared.get(str(name), output / str(name)), row["log"])
+        summary = html.escape(f"{name}: {row['state']} ({about})" if about else f"{name}: {row['state']}")
         items.append(
             f"<details><summary>{summary}</summary><pre>{html.escape(chr(10).join([*said, *tail]))}</pre></details>"
         )
@@ -199,7 +199,7 @@ def _code(frame: pd.DataFrame, output: Path) -> str:
     items = []
     for path in sorted((output / ".runner" / "code").glob("*.json")):
         code = provenance.load(output, path.stem)
-        count = int((frame["code"] == path.stem).sum()) if "code" in frame else 0
+        count = int((_fact(frame, "code") == path.stem).sum())
         if code is None or not count:
             continue
         changes = provenance.changes_file(output, code)

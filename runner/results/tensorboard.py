@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from runner.errors import InputError
+from runner.errors import InputError, SystemFaultError
 from runner.results import chosen
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--watch {options.watch:g}: give the seconds between two looks, such as 10.")
     output = chosen.output(options.output)
     while True:
-        found = dict(sync(output, _names(output, options.names)))
+        try:
+            found = dict(sync(output, _names(output, options.names)))
+        except OSError as error:
+            raise SystemFaultError(f"{error.filename}: {error.strerror}.") from error
         events = sum(found.values())
         print(
             f"{len(found):,} trials, {events:,} new events. Look at them with: tensorboard --logdir {output}",
@@ -42,4 +46,8 @@ def _names(output: Path, words: list[str]) -> list[str]:
 def _is_running(output: Path, names: list[str]) -> bool:
     from runner.examine.facts import RUNNING, read_facts
 
-    return any(read_facts(output / name)["state"] == RUNNING for name in names)
+    for name in names:
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            if read_facts(output / name)["state"] == RUNNING:
+                return True
+    return False

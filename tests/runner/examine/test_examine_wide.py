@@ -1,16 +1,12 @@
-"""The wide table and the long frame of curves, and the cache behind them."""
+"""The wide table and the long frame of curves."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -19,34 +15,14 @@ from hypothesis import strategies as st
 from runner import yamlfile
 from runner.examine import (
     Examiner,
-    cache,
-    curvecache,
     curves,
     log_metrics,
     paramfile,
     read_metrics,
-    scan,
-    tidy,
     wide_table,
 )
 from runner.examine.wide import is_higher_better
-
-ROWS = "step,lr,loss,accuracy\n1,0.1,5,0.2\n2,0.1,3,0.7\n3,0.1,4,0.6\n"
-
-
-def age(output: Path, seconds: float = 60) -> None:
-    """Make everything look as if it had been written a while ago: what is too new isn't cached."""
-    then = time.time() - seconds
-    for path in [*output.rglob("*"), output]:
-        os.utime(path, (then, then))
-
-
-def attempts(**fields: Any) -> str:
-    head = {"stage": "train", "attempt": 1}
-    start = {"event": "start", **head, "started": "2026-11-21T12:00:00+00:00", "slot": "gpu 0,1", "log": "log.train.1"}
-    end = {"event": "end", **head, "state": "finished", "exit_code": 0, "seconds": 1800.0, **fields}
-    process = {"event": "process", **head, "pid": 1}
-    return "".join(json.dumps(line) + "\n" for line in ({**start, "host": "big"}, process, end))
+from tests.runner.examine.made import ROWS, age, attempts
 
 
 def test_a_row_holds_parameters_metrics_and_facts(make_trial: Any, output: Path) -> None:
@@ -115,11 +91,12 @@ def test_attempts_that_a_kill_cut_off(make_trial: Any, output: Path) -> None:
     torn = make_trial("a", {"x": 1}, {"attempts": start + '{"event": "proc' + exit_line + '{"event": "en'})
     (torn / "stat").write_text("train: failed\n")
     make_trial("b", {"x": 2}, {"attempts": start + "no record\n"})
+    make_trial("c", {"x": 3}, {"attempts": attempts().replace("1800.0", '"long"')})
     frame: Any = wide_table(output, concise=False)
-    assert frame["state"].tolist() == ["failed", "finished"]
+    assert frame["state"].tolist() == ["failed", "finished", "finished"]
     assert frame.loc["a", ["exit_code", "attempts"]].tolist() == [7, 1]
-    assert "attempts: " in frame.loc["b", "faults"]
-    assert frame["x"].tolist() == [1, 2]
+    assert all("attempts: " in frame.loc[name, "faults"] for name in "bc")
+    assert frame["x"].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -226,242 +203,6 @@ def test_any_text_reads_as_the_yaml_parser_reads_it(text: str) -> None:
 )
 def test_which_metrics_are_better_when_higher(name: str, higher: bool) -> None:
     assert is_higher_better(name) is higher
-
-
-# --- the cache ---
-
-
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of the files that were read."""
-    found: list[str] = []
-    content = scan._content
-
-    def noted(directory: str, name: str, signature: cache.Signature) -> bytes | None:
-        found.append(name)
-        return content(directory, name, signature)
-
-    monkeypatch.setattr(scan, "_content", noted)
-    return found
-
-
-@pytest.fixture
-def three(make_trial: Any, output: Path) -> Path:
-    for number in range(3):
-        make_trial(f"t{number}", {"x": number}, {"metrics.csv": ROWS, "attempts": attempts()})
-    age(output)
-    return output
-
-
-def test_what_did_not_change_is_not_read_twice(three: Path, read: list[str]) -> None:
-    first = wide_table(three)
-    assert len(read) == 12
-    read.clear()
-    pd.testing.assert_frame_equal(wide_table(three), first)
-    assert read == []
-    cache._latest = None  # as in another process
-    pd.testing.assert_frame_equal(wide_table(three), first)
-    assert read == []
-
-
-def test_a_table_is_its_callers_own(three: Path) -> None:
-    wide_table(three)
-    first, second = (wide_table(three, concise=False) for _ in range(2))
-    first["x"] = 0
-    first.attrs["parameters"].clear()
-    assert second["x"].tolist() == [0, 1, 2]
-    pd.testing.assert_frame_equal(wide_table(three, concise=False), second)
-    assert wide_table(three, concise=False).attrs == second.attrs
-    assert wide_table(three, maximize=["loss"])["loss_best"].tolist() == [5, 5, 5]
-    assert wide_table(three, regex="1", concise=False)["x"].tolist() == [1]
-
-
-def test_what_changed_is_read_again(three: Path, read: list[str]) -> None:
-    wide_table(three)
-    read.clear()
-    with (three / "t1" / "metrics.csv").open("a") as file:
-        file.write("4,0.1,1,0.9\n")
-    (three / "t2" / "eval_test.json").write_text('{"loss": 7}')
-    (three / "t0" / "stat").write_text("train: running \n")
-    frame = wide_table(three)
-    assert frame["loss"].tolist() == [4, 1, 4]
-    assert frame["test_loss"].tolist()[2] == 7
-    assert frame["state"].tolist() == ["running", "finished", "finished"]
-
-
-def test_a_change_within_the_clocks_tick_is_seen(three: Path) -> None:
-    now = time.time()
-    path = three / "t1" / "stat"
-    os.utime(path, (now, now))
-    assert wide_table(three)["state"].tolist() == ["finished"] * 3
-    path.write_text("train: running \n")  # the same size
-    os.utime(path, (now, now))
-    assert wide_table(three).loc["t1", "state"] == "running"
-
-
-def test_the_cache_may_be_deleted_damaged_or_copied(three: Path, tmp_path: Path, read: list[str]) -> None:
-    first = wide_table(three)
-    file = three / ".runner" / "results.cache"
-    whole = file.read_bytes()
-    for content in (
-        None,
-        b"",
-        whole[:-10],
-        whole.replace(b"finished", b"failed  "),
-        b"results 99 0 0\n{}",
-        b"\xff" * 9,
-    ):
-        file.unlink() if content is None else file.write_bytes(content)
-        pd.testing.assert_frame_equal(wide_table(three), first)
-    assert file.read_bytes() == whole
-    copy = tmp_path / "elsewhere" / "output"
-    shutil.copytree(three, copy)  # keeps the times, as rsync -a does
-    cache._latest = None
-    read.clear()
-    pd.testing.assert_frame_equal(wide_table(copy), first)
-    assert read == []
-
-
-def test_trials_come_and_go(three: Path, make_trial: Any) -> None:
-    wide_table(three)
-    shutil.rmtree(three / "t1")
-    make_trial("t7", {"x": 7}, {"metrics.csv": ROWS})
-    assert wide_table(three)["x"].tolist() == [0, 2, 7]
-    assert wide_table(three, regex="7")["loss"].tolist() == [4]
-
-
-def test_values_that_json_would_change_keep_their_types(make_trial: Any, output: Path) -> None:
-    make_trial("a", "x: !!python/tuple [1, 2]\n1: y\n")
-    make_trial("b", "x: 1e-3\n1: z\n")
-    age(output)
-    for _ in range(2):
-        frame = wide_table(output)
-        assert frame["x"].tolist() == [(1, 2), 0.001]
-        assert list(frame.columns)[:2] == [1, "x"]
-
-
-def test_an_output_that_can_not_be_written_has_no_cache(three: Path) -> None:
-    (three / ".runner").write_text("in the way")
-    assert len(wide_table(three)) == len(wide_table(three)) == 3
-
-
-def test_readers_at_once_leave_a_whole_cache(three: Path) -> None:
-    entries = dict(cache.load(three))
-    wide_table(three)
-    children = []
-    for _ in range(4):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                for _ in range(20):
-                    (three / ".runner" / "results.cache").unlink(missing_ok=True)
-                    cache._latest = None
-                    assert len(wide_table(three)) == 3
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(pid)
-    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
-    assert entries == {}
-    assert [path.name for path in (three / ".runner").iterdir()] == ["results.cache"]
-    cache._latest = None
-    assert set(cache.load(three)) == {"t0", "t1", "t2"}
-
-
-@pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the trials whose curves were read from their own files."""
-    found: list[str] = []
-    content, slowly = tidy._content, tidy._slowly
-
-    def noted(directory: Path, source: str) -> bytes:
-        found.append(directory.name)
-        return content(directory, source)
-
-    def noted_slowly(directory: Path, source: str) -> pd.DataFrame | None:
-        found.append(directory.name)
-        return slowly(directory, source)
-
-    monkeypatch.setattr(tidy, "_content", noted)
-    monkeypatch.setattr(tidy, "_slowly", noted_slowly)
-    return found
-
-
-@pytest.fixture
-def mixed(make_trial: Any, output: Path) -> Path:
-    """Trials with curves of every kind: plain, with steps that are not whole, with text, without a step, none."""
-    contents = {"plain": ROWS, "same": ROWS, "half": "step,loss\n0.5,1\n1.5,2\n", "text": ROWS.replace("0.2", "x")}
-    contents |= {"note": "step,loss,note\n1,2,a\n2,3,b\n", "stepless": "loss\n3\n2\n", "empty": "step,loss\n"}
-    for number, (name, content) in enumerate(contents.items()):
-        make_trial(name, {"x": number}, {"metrics.csv": content})
-    make_trial("json", {"x": 8}, {"metrics.jsonl": '{"step": 1, "loss": 3}\n{"step": 2, "loss": 2.5, "more": 1}\n'})
-    make_trial("none", {"x": 9})
-    age(output)
-    return output
-
-
-@pytest.mark.parametrize("columns", [None, ["loss"], ["accuracy", "more"], ["none"]])
-def test_curves_that_did_not_change_are_not_read_twice(mixed: Path, parsed: list[str], columns: list[str]) -> None:
-    wanted = curves(mixed, columns, use_cache=False)
-    pd.testing.assert_frame_equal(curves(mixed, columns), wanted)
-    parsed.clear()
-    pd.testing.assert_frame_equal(curves(mixed, columns), wanted)
-    # Text is no column of numbers: such a file is read each time.
-    assert set(parsed) == {"note"}
-    pd.testing.assert_frame_equal(curves(mixed), curves(mixed, use_cache=False))
-    series: Any = wide_table(mixed, series=["loss"])["loss_curve"]
-    assert series["half"].to_dict() == {0.5: 1, 1.5: 2}
-
-
-def test_curves_that_changed_are_read_again(three: Path, make_trial: Any, parsed: list[str]) -> None:
-    curves(three)
-    shutil.rmtree(three / "t0")
-    (three / "t1" / "metrics.csv").write_text(ROWS + "4,0.1,1,0.9\n")
-    make_trial("t3", {"x": 3}, {"metrics.csv": ROWS})
-    age(three / "t3")
-    parsed.clear()
-    frame = curves(three, ["loss"])
-    assert sorted(parsed) == ["t1", "t3"]
-    assert frame["trial"].astype(str).tolist() == ["t1"] * 4 + ["t2"] * 3 + ["t3"] * 3
-    assert frame["loss"].tolist() == [5, 3, 4, 1] + [5, 3, 4] * 2
-    parsed.clear()
-    # What was written just now may change again unnoticed; the others are in the cache, the deleted one is not.
-    assert len(curves(three)) == 10
-    assert parsed == ["t1"]
-    assert b'"t0"' not in (three / ".runner" / "curves.cache").read_bytes()
-
-
-def test_a_part_of_the_trials_leaves_the_cache_of_the_others(three: Path, parsed: list[str]) -> None:
-    curves(three, regex="t[01]")
-    curves(three, regex="t2")
-    parsed.clear()
-    assert len(curves(three)) == 9
-    assert parsed == []
-
-
-def test_the_cache_of_curves_may_be_deleted_damaged_or_copied(three: Path, tmp_path: Path, parsed: list[str]) -> None:
-    first = curves(three)
-    file = three / ".runner" / "curves.cache"
-    whole = file.read_bytes()
-    line, rest = whole.split(b"\n", 1)
-    damaged = [b"", whole[:-8], whole[:-1] + b"\1", line + b"\n" + rest.replace(b"t1", b"t9", 1), b"\xff" * 99]
-    damaged += [b"curves 99 0 0\n", line[:8] + b"\n" + rest, whole.replace(b"float64", b"int64  ")]
-    for content in (None, *damaged):
-        file.unlink() if content is None else file.write_bytes(content)
-        pd.testing.assert_frame_equal(curves(three), first)
-        assert file.read_bytes() == whole
-    copy = tmp_path / "elsewhere" / "output"
-    shutil.copytree(three, copy)
-    parsed.clear()
-    pd.testing.assert_frame_equal(curves(copy), first)
-    assert parsed == []
-
-
-def test_curves_above_the_limit_are_read_each_time(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curvecache, "BYTES_MAX", 3 * 3 * 4 * 8 - 1)
-    assert len(curves(three)) == len(curves(three)) == 9
-    assert not (three / ".runner" / "curves.cache").exists()
 
 
 # --- trials that share one output directory ---
