@@ -124,10 +124,11 @@ class _Tree:
     def __init__(self, drop: Array, start: Array, end: Array, smooth: tuple[Array, ...], nodes: int) -> None:
         self.drop, self.start, self.end, self.nodes = drop, start, end, nodes
         self.levels: list[_Level] = []
-        size = 2 * nodes
-        while size <= len(drop):
-            self.levels.append(_Level.of(drop, smooth, size, nodes))
-            size *= 2
+        if len(drop) >= 2 * nodes:
+            values = np.stack(smooth)
+            self.levels.append(_Level.lowest(drop, values, nodes))
+            while len(self.levels[-1].smooth) > 1:
+                self.levels.append(self.levels[-1].above(values))
 
     def gather(self, seen: Ints, area: Array) -> tuple[Ints, Ints, Array]:
         """Return (point, change, weight) of all terms; `seen` counts the changes up to each point."""
@@ -157,38 +158,75 @@ class _Tree:
 
 @dataclass(frozen=True)
 class _Level:
+    """The blocks of one size: whether each is smooth, and the changes that stand for it with their weights."""
+
     size: int
+    at: Ints
     smooth: NDArray[np.bool_]
-    source: Ints
     weight: Array
 
+    @cached_property
+    def source(self) -> Ints:
+        return np.arange(len(self.smooth))[:, None] * self.size + self.at
+
     @staticmethod
-    def of(drop: Array, smooth: tuple[Array, ...], size: int, nodes: int) -> _Level:
-        count = len(drop) // size
+    def lowest(drop: Array, values: Array, nodes: int) -> _Level:
+        """Return the shortest blocks; `values` [kinds, changes] are what has to be smooth."""
+        size = 2 * nodes
         at, lagrange = basis(size, nodes)
-        good = np.ones(count, dtype=bool)
-        for values in smooth:
-            with np.errstate(invalid="ignore"):
-                block = values[: count * size].reshape(count, size)
-                block = block - block[:, :1]
-                error = np.abs(block[:, at] @ lagrange - block).max(axis=1)
-                good &= error <= SMOOTH * np.maximum(np.ptp(block, axis=1), 1e-3)
+        count = len(drop) // size
+        blocks = values[:, : count * size].reshape(len(values), count, size).swapaxes(1, 2)
         weight = drop[: count * size].reshape(count, size) @ lagrange.T
-        return _Level(size, good, np.arange(count)[:, None] * size + at, weight)
+        return _Level(size, at, _follows(blocks, blocks[:, at], lagrange), weight)
+
+    def above(self, values: Array) -> _Level:
+        """Return the blocks twice as long, which see of each half only what stands for it."""
+        size, count = 2 * self.size, len(self.smooth) // 2
+        at, inner, lagrange = _doubled(self.size, len(self.at))
+        starts = np.arange(count) * size
+        good = self.smooth[: 2 * count].reshape(count, 2).all(axis=1)
+        good &= _follows(values[:, starts + inner[:, None]], values[:, starts + at[:, None]], lagrange)
+        return _Level(size, at, good, self.weight[: 2 * count].reshape(count, len(inner)) @ lagrange.T)
+
+
+def _follows(values: Array, nodes: Array, lagrange: Array) -> NDArray[np.bool_]:
+    """Return of each block whether its `values` [kinds, n, blocks] follow the polynomial through its nodes."""
+    with np.errstate(invalid="ignore"):
+        first = nodes[:, :1]
+        nodes = nodes - first
+        error = np.abs(lagrange.T @ nodes - (values - first)).max(axis=1)
+        good: NDArray[np.bool_] = (error <= SMOOTH * np.maximum(np.abs(nodes).max(axis=1), 1e-3)).all(axis=0)
+    return good
+
+
+def chebyshev(size: int, nodes: int) -> Ints:
+    """Return indices at about the Chebyshev points of a block."""
+    angles = np.pi * (np.arange(nodes) + 0.5) / nodes
+    return np.rint((size - 1) / 2 * (1 - np.cos(angles))).astype(np.int64)
+
+
+def lagrange_at(at: Ints, places: Ints) -> Array:
+    """Return the Lagrange polynomials of the nodes `at` in some places: [nodes, places]."""
+    lagrange = np.ones((len(at), len(places)))
+    for i, node in enumerate(at):
+        for other in np.delete(at, i):
+            lagrange[i] *= (places - other) / (node - other)
+    return lagrange
 
 
 @cache
 def basis(size: int, nodes: int) -> tuple[Ints, Array]:
-    """Return nodes, at about the Chebyshev points of a block, and the Lagrange polynomials there: [nodes, size]."""
-    angles = np.pi * (np.arange(nodes) + 0.5) / nodes
-    at = np.rint((size - 1) / 2 * (1 - np.cos(angles))).astype(np.int64)
-    offset = (np.arange(size) - at[:, None]) / size
-    lagrange = np.ones((nodes, size))
-    for i in range(nodes):
-        for j in range(nodes):
-            if i != j:
-                lagrange[i] *= offset[j] / ((at[i] - at[j]) / size)
-    return at, lagrange
+    """Return the nodes of a block, and their Lagrange polynomials in all of its places: [nodes, size]."""
+    at = chebyshev(size, nodes)
+    return at, lagrange_at(at, np.arange(size))
+
+
+@cache
+def _doubled(size: int, nodes: int) -> tuple[Ints, Ints, Array]:
+    """Return the nodes of a block of twice the size, those of its halves, and the polynomials of the former there."""
+    at, half = chebyshev(2 * size, nodes), chebyshev(size, nodes)
+    inner = np.concatenate((half, half + size))
+    return at, inner, lagrange_at(at, inner)
 
 
 def _ranges(counts: Ints) -> Ints:
