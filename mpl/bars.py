@@ -16,7 +16,7 @@ import numpy as np
 
 from mpl.laws import Law
 from mpl.prior import folds, shape_prior
-from mpl.problem import Problem, default_starts, solve
+from mpl.problem import Problem, solve
 from mpl.solve import Prior
 from mpl.terms import Terms
 from train.schedules import Array
@@ -47,7 +47,7 @@ class Bars:
 
 def covariance(law: Law, parameters: Array, problem: Problem) -> Array:
     """Return the covariance of the log-parameters where residuals are the law's error and few are independent."""
-    loss, jacobian = law.jacobian(parameters, problem.terms)
+    loss, jacobian = problem.jacobian(law, parameters)
     weight = np.concatenate([np.full(count, min(INDEPENDENT / count, 1.0)) for count in problem.counts])
     rows = jacobian / loss[:, None] * np.sqrt(weight)[:, None] / LAW_ERROR
     widths = [SHAPE_WIDTH if name in law.shape else LOOSE_WIDTH for name in law.parameters]
@@ -75,6 +75,7 @@ def calibrate(law: Law, problem: Problem, width: float | None, parameters: Array
 
 def _ratios(law: Law, fitted: Problem, left: Problem, prior: Prior) -> Array:
     """Return the errors at what was left out, in parts of their spread."""
-    end = solve(law, fitted, prior, default_starts(law, fitted))[0].parameters
-    error = np.abs(left.log_loss - np.log(law.loss(end, left.terms)))
-    return error / spread(law, end, covariance(law, end, fitted), left.terms)
+    end = solve(law, fitted, prior)[0].parameters
+    error = np.abs(left.log_loss - np.log(left.loss(law, end)))
+    ratios: Array = error / (left.spread @ spread(law, end, covariance(law, end, fitted), left.terms))
+    return ratios

@@ -17,7 +17,7 @@ from mpl.errors import MplError
 from mpl.laws import LAWS, Law, law_of, to_logs
 from mpl.metrics import Metrics
 from mpl.prior import choose_width, scores, shape_prior
-from mpl.problem import DELTA, Problem, after_warmup, default_starts, random_starts, solve
+from mpl.problem import DELTA, Problem, after_warmup, random_starts, solve
 from mpl.solve import huber
 from mpl.terms import Changes, Ints
 from train.schedules import Array
@@ -168,9 +168,8 @@ def fit(
         width = None if shape_prior_width is None else float(shape_prior_width)
         if width is not None and not 0 < width < np.inf:
             raise MplError(f"the width of the shape prior is {width}: a positive number, auto or none is needed")
-    origins = default_starts(chosen, problem) + random_starts(chosen, problem, starts, seed)
-    end, objectives = solve(chosen, problem, shape_prior(chosen, width), origins)
-    loss = chosen.loss(end.parameters, problem.terms)
+    end, objectives = solve(chosen, problem, shape_prior(chosen, width), random_starts(chosen, problem, starts, seed))
+    loss = problem.loss(chosen, end.parameters)
     ends = np.cumsum(problem.counts)[:-1]
     pairs = zip(curves, np.split(loss, ends), np.split(np.exp(problem.log_loss), ends), strict=True)
     return FitResult(

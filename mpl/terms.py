@@ -52,13 +52,19 @@ class Terms:
         with np.errstate(divide="ignore"):
             return np.log(self.gap)
 
+    @cached_property
+    def _filled(self) -> tuple[Ints, Ints]:
+        """The points that have terms, and the first of each."""
+        points = np.flatnonzero(np.diff(self.first))
+        return points, self.first[points]
+
     def sum(self, values: Array) -> Array:
-        """Return the sum of `values` [..., m] over the terms of each point: [..., n]."""
-        if not len(self.weight):
-            return np.zeros((*values.shape[:-1], len(self.area)))
-        # reduceat takes the value at the index for an empty range, and no index beyond the end.
-        sums: Array = np.add.reduceat(values, np.minimum(self.first[:-1], len(self.weight) - 1), axis=-1)
-        return np.where(self.first[1:] > self.first[:-1], sums, 0.0)
+        """Return the sums of `values` [k, m] over the terms of each point: [k, n]."""
+        points, first = self._filled
+        sums = np.zeros((len(values), len(self.area)))
+        if len(points):
+            sums[:, points] = np.add.reduceat(values, first, axis=-1)
+        return sums
 
     def take(self, points: Ints) -> Terms:
         """Return the terms of some of the points."""
@@ -206,11 +212,14 @@ def chebyshev(size: int, nodes: int) -> Ints:
 
 
 def lagrange_at(at: Ints, places: Ints) -> Array:
-    """Return the Lagrange polynomials of the nodes `at` in some places: [nodes, places]."""
-    lagrange = np.ones((len(at), len(places)))
-    for i, node in enumerate(at):
-        for other in np.delete(at, i):
-            lagrange[i] *= (places - other) / (node - other)
+    """Return the Lagrange polynomials of the nodes `at` in some places: [nodes, places] (barycentric formula)."""
+    between = (at[:, None] - at).astype(np.float64)
+    np.fill_diagonal(between, 1.0)
+    away = (places - at[:, None]).astype(np.float64)
+    hit = away == 0
+    away[hit] = 1.0
+    terms = 1 / (between.prod(axis=1)[:, None] * away)
+    lagrange: Array = np.where(hit.any(axis=0), hit, terms / terms.sum(axis=0))
     return lagrange
 
 

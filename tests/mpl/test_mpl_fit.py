@@ -141,7 +141,7 @@ def test_published_parameters_have_the_published_figures(size: int, objective: f
     for name, value in PUBLISHED_METRICS[size].as_dict().items():
         assert getattr(found, name) == pytest.approx(value, abs=6e-6), name
     problem = make_problem("mpl", [published(size, name) for name in FITTED], 1e-3)
-    loss = given.law.loss(given.log_parameters, problem.terms)
+    loss = problem.loss(given.law, given.log_parameters)
     assert huber(problem.log_loss - np.log(loss), 1e-3) == pytest.approx(objective, rel=3e-4)
 
 
