@@ -73,12 +73,17 @@ class Law:
                 weight = weight * (np.exp(p[0]) + later)
             response, slopes = self.response(p, terms.log_lr, terms.log_gap, terms.steps, jacobian)
             if not jacobian:
-                return main - gain * terms.sum((weight * response)[None])[0], np.empty((0, 0))
-            parts = [weight * response, *(weight * slope for slope in slopes)]
+                response *= weight
+                return main - gain * terms.sum(response[None])[0], np.empty((0, 0))
+            parts = np.empty((len(slopes) + (4 if self.risk else 1), len(weight)))
+            np.multiply(weight, response, out=parts[0])
+            for part, slope in zip(parts[1:], slopes, strict=False):
+                np.multiply(weight, slope, out=part)
             if self.risk:
-                part = terms.weight * response
-                parts += [part, part * later, part * later * terms.log_before]
-            sums = -gain * terms.sum(np.stack(parts))
+                np.multiply(terms.weight, response, out=parts[-3])
+                np.multiply(parts[-3], later, out=parts[-2])
+                np.multiply(parts[-2], terms.log_before, out=parts[-1])
+            sums = -gain * terms.sum(parts)
             if self.risk:
                 columns[0] += np.exp(p[0]) * sums[-3]
                 columns[1] += sums[-2]
@@ -98,20 +103,29 @@ class Law:
             rest = np.exp(decay)
             return 1 - rest, [-decay * rest] if jacobian else []
         exponent, power = (np.exp(p[6]) if "gamma" in self.parameters else 0.0), np.exp(p[5])
-        x = np.exp(p[4] + log_gap - exponent * log_lr) if exponent else np.exp(p[4] + log_gap)
-        if (ended := np.isnan(x)).any():
-            x[ended] = 0.0
-        base = 1 + x
+        # In place: this is where a fit spends its time.
+        base = log_gap + p[4]
+        if exponent:
+            base -= exponent * log_lr
+        np.exp(base, out=base)
+        if (ended := np.isnan(base)).any():
+            base[ended] = 0.0
+        base += 1
         log_base = np.log(base)
-        rest = np.exp(-power * log_base)
+        rest = log_base * -power
+        np.exp(rest, out=rest)
         if not jacobian:
-            return 1 - rest, []
-        by_log_x = power * rest * (1 - 1 / base)
-        slopes = [by_log_x, power * log_base * rest, *([-exponent * log_lr * by_log_x] if exponent else [])]
+            return np.subtract(1, rest, out=rest), []
+        by_log_x = np.subtract(1, np.divide(1, base, out=base), out=base)
+        by_log_x *= rest
+        by_log_x *= power
+        log_base *= rest
+        log_base *= power
+        slopes = [by_log_x, log_base, *([log_lr * (-exponent * by_log_x)] if exponent else [])]
         # An infinite x, or an LR of 0, times nothing left is nothing.
         for slope in slopes[1:]:
             slope[np.isnan(slope)] = 0.0
-        return 1 - rest, slopes
+        return np.subtract(1, rest, out=rest), slopes
 
 
 MPL_PARAMETERS = ("L0", "A", "alpha", "B", "C", "beta", "gamma")
