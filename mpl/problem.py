@@ -21,7 +21,7 @@ DELTA = 2e-3
 mpl.bars). The published fits have 1e-3."""
 COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
-COARSE_TOLERANCE, TOLERANCE = 1e-3, 1e-6
+COARSE_TOLERANCE, TOLERANCE = 1e-3, 1e-7
 NEAR, FAR = 1e-4, 1e-3
 """Damping to begin with near an optimum, and from a start."""
 ALPHAS = np.geomspace(0.1, 1.5, 12)
@@ -207,13 +207,11 @@ def linear_start(law: Law, problem: Problem, guess: dict[str, float]) -> Array:
     columns = problem.jacobian(plain, parameters)[1][:, linear] / loss[:, None]
     log_power = np.log(columns[:, 1] * loss) / np.exp(parameters[2])
     least = np.array([0.1 * loss.min(), 1e-3 * loss.min(), 1e-3 * loss.min() / problem.peak])[: len(linear)]
-    best = np.inf
-    for alpha in ALPHAS:
-        columns[:, 1] = np.exp(alpha * log_power) / loss
-        found = np.maximum(np.linalg.lstsq(columns, np.ones_like(loss), rcond=None)[0], least)
-        error = float(((columns @ found - 1) ** 2).sum())
-        if error < best:
-            best, parameters[linear], parameters[2] = error, np.log(found), np.log(alpha)
+    tried = np.repeat(columns[None], len(ALPHAS), axis=0)
+    tried[:, :, 1] = np.exp(ALPHAS[:, None] * log_power) / loss
+    found = np.maximum(np.linalg.pinv(tried).sum(axis=-1), least)
+    best = np.argmin(((tried @ found[:, :, None] - 1) ** 2).sum(axis=(1, 2)))
+    parameters[linear], parameters[2] = np.log(found[best]), np.log(ALPHAS[best])
     if law.risk:
         parameters[3] -= np.log(loss.mean())
     return parameters

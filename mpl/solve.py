@@ -23,8 +23,9 @@ OUTSIDE = 0.1
 safe and too short; the loss itself has the second derivative 0 there. Used where most residuals are within delta."""
 PROBE = 0.1
 """The part of a step after which its curvature is measured."""
-SMALL_MOVE = 1e-2
-"""A step that is shorter is not bent."""
+SMALL_MOVE, SHORT_MOVE = 1e-2, 0.1
+"""A step that is shorter than the first is not bent, and one shorter than the second is cut where that is better."""
+LEAST_PART = 0.3
 MAX_BEND = 1.5
 """The longest correction, in parts of the step; where it is longer, the step is too long to trust either."""
 
@@ -102,6 +103,13 @@ class _Point:
         """Return by how much the quadratic model says that the objective can fall."""
         return 0.5 * float(self.along @ (self.along / (self.values + LEAST_DAMPING)))
 
+    def part(self, move: Array, curvature: Array) -> float:
+        """Return the part of a step at which the objective is least, from its first two derivatives along it."""
+        along = self.vectors.T @ (self.scale * move)
+        bent = float(np.clip(self.residual, -self.task.delta, self.task.delta) @ curvature)
+        second = float(along @ (self.values * along)) + bent
+        return min(max(float(self.along @ along) / second, LEAST_PART), 1.0) if second > 0 else 1.0
+
     def step(self, damping: float) -> Array | None:
         """Return the damped and bent step, or None where it bends too much."""
         move: Array = self.vectors @ (self.along / (self.values + damping)) / self.scale
@@ -118,7 +126,8 @@ class _Point:
         bend: Array = self.vectors @ (pull / (self.values + damping)) / self.scale
         if np.linalg.norm(self.scale * bend) > MAX_BEND * np.linalg.norm(self.scale * move):
             return None
-        move = move + 0.5 * bend
+        part = self.part(move, curvature) if longest < SHORT_MOVE else 1.0
+        move = part * move + 0.5 * part**2 * bend
         return move * min(1.0, MAX_MOVE / float(np.abs(move).max()))
 
 
