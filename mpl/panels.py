@@ -8,6 +8,8 @@ others, within about 1e-9 of the loss. A fit needs to know only these few.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -64,8 +66,19 @@ def _smooth(values: Array) -> bool:
     return True
 
 
-def interpolation(lrs: Array, steps: Ints) -> tuple[Ints, csr_array]:
-    """Return the points that are needed, and the matrix [points, needed] that gives all of them from these."""
+def interpolation(curves: Sequence[tuple[Array, Ints]]) -> tuple[list[Ints], csr_array]:
+    """Return which points of each curve (LRs, steps) are needed, and the matrix [points, needed] that gives all."""
+    needed, parts, first_row, first_column = [], [], 0, 0
+    for lrs, steps in curves:
+        points, row, column, value = _one(lrs, steps)
+        needed.append(points)
+        parts.append((row + first_row, column + first_column, value))
+        first_row, first_column = first_row + len(steps), first_column + len(points)
+    rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return needed, csr_array((values, (rows, columns)), shape=(first_row, first_column))
+
+
+def _one(lrs: Array, steps: Ints) -> tuple[Ints, Ints, Ints, Array]:
     taken = np.ones(len(steps), dtype=bool)
     parts = panels(lrs, steps)
     for first, end in parts:
@@ -80,5 +93,4 @@ def interpolation(lrs: Array, steps: Ints) -> tuple[Ints, csr_array]:
         rows.append(np.repeat(others, NODES))
         columns.append(np.tile(number[at], len(others)))
         values.append(lagrange_at(steps[at], steps[others]).T.ravel())
-    together = (np.concatenate(rows), np.concatenate(columns))
-    return needed, csr_array((np.concatenate(values), together), shape=(len(steps), len(needed)))
+    return needed, np.concatenate(rows), np.concatenate(columns), np.concatenate(values)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import block_diag, csr_array
+from scipy.sparse import csr_array
 
 from mpl.curve import Curve
 from mpl.errors import MplError
@@ -48,11 +48,11 @@ class Problem:
     @staticmethod
     def of(curves: Sequence[Curve], delta: float = DELTA) -> Problem:
         settled = [after_warmup(curve) for curve in curves]
-        parts = [interpolation(curve.lrs, curve.step) for curve in settled]
-        needed = [curve.step[points] for curve, (points, _) in zip(settled, parts, strict=True)]
+        needed, spread = interpolation([(curve.lrs, curve.step) for curve in settled])
+        parts = [compress(curve.lrs, curve.step[points]) for curve, points in zip(settled, needed, strict=True)]
         return Problem(
-            terms=concatenate([compress(curve.lrs, steps) for curve, steps in zip(settled, needed, strict=True)]),
-            spread=block_diag([matrix for _, matrix in parts], format="csr"),
+            terms=concatenate(parts),
+            spread=spread,
             log_loss=np.log(np.concatenate([curve.loss for curve in settled])),
             counts=tuple(len(curve.step) for curve in settled),
             peak=max(float(curve.lrs.max()) for curve in settled),

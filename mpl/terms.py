@@ -23,6 +23,8 @@ Ints = NDArray[np.int64]
 
 NODES = 8
 """Changes that stand for a merged block: an error of less than 1e-10 of the loss."""
+PLAIN = 100_000
+"""Up to so many changes, merging them for a single point takes longer than it saves."""
 SMOOTH = 1e-6
 """How well a block's log LR and areas must follow the polynomial through its nodes."""
 
@@ -96,29 +98,38 @@ class Changes:
     """The LR changes of a schedule, ready to give the terms of any steps."""
 
     def __init__(self, lrs: Array, nodes: int = NODES) -> None:
+        self.nodes = nodes
         self.before = np.concatenate(([0.0], np.cumsum(lrs)))
         drops = lrs[:-1] - lrs[1:]
         self.at = np.flatnonzero(drops) + 1
-        start = self.before[self.at]
+        self.drop = drops[self.at - 1]
+        self.start = self.before[self.at]
         with np.errstate(divide="ignore"):
             self.log_lr = np.log(lrs[self.at])
-            self.log_before = np.log(np.maximum(start, self.before[np.argmax(lrs) + 1]))
-        smooth = (self.log_lr, self.log_before, start, self.at.astype(np.float64))
-        self.tree = _Tree(drops[self.at - 1], start, self.before[self.at + 1], smooth, nodes)
+            self.log_before = np.log(np.maximum(self.start, self.before[np.argmax(lrs) + 1]))
+
+    @cached_property
+    def tree(self) -> _Tree:
+        smooth = (self.log_lr, self.log_before, self.start, self.at.astype(np.float64))
+        return _Tree(self.drop, self.start, self.before[self.at + 1], smooth, self.nodes)
 
     def terms(self, steps: Ints) -> Terms:
         """Return the terms of the points at `steps`, which rise."""
-        area = self.before[steps + 1]
-        point, source, weight = self.tree.gather(np.searchsorted(self.at, steps, side="right"), area)
-        order = np.argsort(point, kind="stable")
-        point, source, weight = point[order], source[order], weight[order]
+        area, seen = self.before[steps + 1], np.searchsorted(self.at, steps, side="right")
+        if len(steps) == 1 and seen[0] <= PLAIN:
+            point, source = np.zeros(seen[0], dtype=np.int64), np.arange(seen[0])
+            weight = self.drop[source]
+        else:
+            point, source, weight = self.tree.gather(seen, area)
+            order = np.argsort(point, kind="stable")
+            point, source, weight = point[order], source[order], weight[order]
         return Terms(
             step=steps,
             area=area,
             first=np.searchsorted(point, np.arange(len(steps) + 1)),
             weight=weight,
             log_lr=self.log_lr[source],
-            gap=area[point] - self.before[self.at[source]],
+            gap=area[point] - self.start[source],
             log_before=self.log_before[source],
             steps=(steps[point] - self.at[source] + 1).astype(np.float64),
         )
