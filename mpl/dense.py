@@ -27,9 +27,9 @@ def loss_at(law: Law, parameters: Array, changes: Changes, steps: Ints) -> Array
     return np.concatenate([law.loss(parameters, changes.terms(part)) for part in parts] or [np.empty(0)])
 
 
-def loss_everywhere(law: Law, parameters: Array, lrs: Array) -> Array:
+def loss_everywhere(law: Law, parameters: Array, changes: Changes) -> Array:
     """Return the loss at every step of a schedule; infinite where the LR area is still 0."""
-    changes, length = Changes(lrs), len(lrs)
+    length = len(changes.before) - 1
     loss = np.empty(length)
     starts, size = np.arange(0, length, LONGEST), LONGEST
     while size > SHORTEST and len(starts):

@@ -73,19 +73,24 @@ class FitResult:
         The loss is infinite where the sum of the LRs so far is 0.
         """
         lrs = check_lrs("the schedule", lrs)
+        changes = Changes(lrs)
         if steps is None:
             at = np.arange(len(lrs))
-            loss = loss_everywhere(self.law, self.log_parameters, lrs)
+            loss = loss_everywhere(self.law, self.log_parameters, changes)
             probes = np.unique(np.linspace(0, len(lrs) - 1, min(BAR_POINTS, len(lrs))).round().astype(np.int64))
         else:
             at = probes = np.asarray(steps, dtype=np.int64)
             if len(at) and not (at[0] >= 0 and at[-1] < len(lrs) and (np.diff(at) > 0).all()):
                 raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
-            loss = self.law.loss(self.log_parameters, Changes(lrs).terms(at))
+            terms = changes.terms(at)
+            loss = self.law.loss(self.log_parameters, terms)
         if self.bars is None:
             return Prediction(at, loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
-        probes = probes[np.cumsum(lrs)[probes] > 0]
-        half = self.bars.relative(self.law, self.log_parameters, Changes(lrs).terms(probes))
+        known = changes.before[probes + 1] > 0
+        if steps is None or not known.all():
+            probes = probes[known]
+            terms = changes.terms(probes)
+        half = self.bars.relative(self.law, self.log_parameters, terms)
         width = loss * np.interp(at, probes, half)
         return Prediction(at, loss, loss - width, loss + width)
 

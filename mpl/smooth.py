@@ -65,12 +65,12 @@ class Grid:
         self.middle = np.sqrt(lr[1:] * lr[:-1])
         with np.errstate(over="ignore", invalid="ignore"):
             self.unit = lr**gamma / c
-            self.ratio = np.exp((np.log(b * beta * c) + (2 - gamma) * self.log_lr) / (1 + beta))
+            self.log_ratio = (np.log(b * beta * c) + (2 - gamma) * self.log_lr) / (1 + beta)
 
     def closed_form(self, price: Array | float) -> Array:
         """Return the u at which B dG/du is the price over lr^2."""
         with np.errstate(over="ignore", invalid="ignore"):
-            area = self.unit * (self.ratio * np.asarray(price) ** self.power - 1)
+            area = self.unit * np.expm1(self.log_ratio + self.power * np.log(price))
         positive: Array = np.nan_to_num(np.maximum(area, 0.0), nan=0.0, posinf=np.finfo(float).max)
         return positive
 

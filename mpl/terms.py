@@ -44,8 +44,8 @@ class Terms:
     """log eta_k of the term; -inf where the LR is 0."""
     gap: Array
     """S_k(t), the LR area from step k to t."""
-    log_before: Array
-    """The log of the LR area before step k, but at least that at the end of the warm-up."""
+    before: Array
+    """The LR area before step k, but at least that at the end of the warm-up."""
     steps: Array
     """The number of steps from k to t."""
 
@@ -53,6 +53,10 @@ class Terms:
     def log_gap(self) -> Array:
         with np.errstate(divide="ignore"):
             return np.log(self.gap)
+
+    @cached_property
+    def log_before(self) -> Array:
+        return np.log(self.before)
 
     @cached_property
     def _filled(self) -> tuple[Ints, Ints]:
@@ -77,7 +81,7 @@ class Terms:
         return Terms(first=np.concatenate(([0], np.cumsum(counts))), **picked)
 
 
-TERM_ARRAYS = ("weight", "log_lr", "gap", "log_before", "steps")
+TERM_ARRAYS = ("weight", "log_lr", "gap", "before", "steps")
 
 
 def concatenate(parts: Sequence[Terms]) -> Terms:
@@ -104,13 +108,14 @@ class Changes:
         self.at = np.flatnonzero(drops) + 1
         self.drop = drops[self.at - 1]
         self.start = self.before[self.at]
+        self.least_area = self.before[np.argmax(lrs) + 1]
         with np.errstate(divide="ignore"):
             self.log_lr = np.log(lrs[self.at])
-            self.log_before = np.log(np.maximum(self.start, self.before[np.argmax(lrs) + 1]))
 
     @cached_property
     def tree(self) -> _Tree:
-        smooth = (self.log_lr, self.log_before, self.start, self.at.astype(np.float64))
+        log_before = np.log(np.maximum(self.start, self.least_area))
+        smooth = (self.log_lr, log_before, self.start, self.at.astype(np.float64))
         return _Tree(self.drop, self.start, self.before[self.at + 1], smooth, self.nodes)
 
     def terms(self, steps: Ints) -> Terms:
@@ -123,14 +128,15 @@ class Changes:
             point, source, weight = self.tree.gather(seen, area)
             order = np.argsort(point, kind="stable")
             point, source, weight = point[order], source[order], weight[order]
+        start = self.start[source]
         return Terms(
             step=steps,
             area=area,
             first=np.searchsorted(point, np.arange(len(steps) + 1)),
             weight=weight,
             log_lr=self.log_lr[source],
-            gap=area[point] - self.start[source],
-            log_before=self.log_before[source],
+            gap=area[point] - start,
+            before=np.maximum(start, self.least_area),
             steps=(steps[point] - self.at[source] + 1).astype(np.float64),
         )
 

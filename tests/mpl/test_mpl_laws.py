@@ -18,7 +18,7 @@ import mpl.staircase
 from mpl import FitResult
 from mpl.dense import loss_everywhere
 from mpl.laws import LAWS, law_of, to_logs
-from mpl.terms import compress
+from mpl.terms import Changes, compress
 from tests.mpl.curves import PARAMETERS
 from train.schedules import Array, schedule
 
@@ -95,7 +95,7 @@ def test_merged_blocks_and_every_step_equal_the_plain_sum(law: str, name: str) -
     if name != "noise":
         assert len(merged.weight) < len(unmerged.weight) / 2
     np.testing.assert_allclose(law_of(law).loss(values(law), merged), exact, rtol=1e-9)
-    np.testing.assert_allclose(loss_everywhere(law_of(law), values(law), lrs)[steps], exact, rtol=1e-9)
+    np.testing.assert_allclose(loss_everywhere(law_of(law), values(law), Changes(lrs))[steps], exact, rtol=1e-9)
 
 
 def test_a_million_steps_need_few_evaluations() -> None:
