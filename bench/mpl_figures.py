@@ -111,7 +111,7 @@ def speed(size: int, curves: list[Curve], given: FitResult) -> dict[str, str]:
     taken = schedule("constant", WARMUP, PEAK, WARMUP, convention="linspace")
     count, million = STEPS - WARMUP, 1_000_000 - WARMUP
     law, logs = given.law, given.log_parameters
-    stairs = Smooth(law, logs, Before.of(taken), 0.0, count)
+    stairs = Smooth(law, logs, Before.of(taken, plain=0), 0.0, count)
     long = schedule("cosine", 1_000_000, PEAK, WARMUP)
     times = {
         "bare fit": cpu(lambda: fit(curves, "mpl", None, delta=1e-3, error_bars=False)),

@@ -17,7 +17,7 @@ NODES = 12
 SHORTEST, LONGEST = 32, 8192
 AGREEMENT = 1e-10
 """How well, relative to the loss, the polynomial must meet the points between its nodes."""
-CHUNK = 1024
+CHUNK = 512
 """Points at a time: bounds the memory."""
 
 

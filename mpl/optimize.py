@@ -101,7 +101,7 @@ def optimize_schedule(
     if kind == "smooth":
         planned = smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest)
     else:
-        planned = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken), lowest, count), peak)
+        planned = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
         notes.append("a staircase uses the law's formula far from the schedules that it was fitted on")
     if max_decay is not None:
         planned = limit_decay(planned, peak, max_decay)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpl.laws import Law
-from mpl.terms import Terms, compress
+from mpl.terms import PLAIN, Changes, Terms
 from train.schedules import Array
 
 NODES = 128
@@ -42,9 +42,9 @@ class Before:
     terms: Terms
 
     @staticmethod
-    def of(prefix: Array) -> Before:
-        """Return the history of the LRs `prefix`, of which there is at least one."""
-        terms = compress(prefix, np.array([len(prefix) - 1]))
+    def of(prefix: Array, plain: int = PLAIN) -> Before:
+        """Return the history of the LRs `prefix`, of which there is at least one; `plain` as in Changes.terms."""
+        terms = Changes(prefix).terms(np.array([len(prefix) - 1]), plain)
         return Before(float(terms.area[0]), float(prefix[-1]), terms)
 
 

@@ -25,6 +25,8 @@ NODES = 8
 """Changes that stand for a merged block: an error of less than 1e-10 of the loss."""
 PLAIN = 100_000
 """Up to so many changes, merging them for a single point takes longer than it saves."""
+CHUNK = 4096
+"""Blocks at a time: bounds the memory."""
 SMOOTH = 1e-6
 """How well a block's log LR and areas must follow the polynomial through its nodes."""
 
@@ -118,10 +120,10 @@ class Changes:
         smooth = (self.log_lr, log_before, self.start, self.at.astype(np.float64))
         return _Tree(self.drop, self.start, self.before[self.at + 1], smooth, self.nodes)
 
-    def terms(self, steps: Ints) -> Terms:
-        """Return the terms of the points at `steps`, which rise."""
+    def terms(self, steps: Ints, plain: int = PLAIN) -> Terms:
+        """Return the terms of the points at `steps`, which rise; of a single one up to `plain` are not merged."""
         area, seen = self.before[steps + 1], np.searchsorted(self.at, steps, side="right")
-        if len(steps) == 1 and seen[0] <= PLAIN:
+        if len(steps) == 1 and seen[0] <= plain:
             point, source = np.zeros(seen[0], dtype=np.int64), np.arange(seen[0])
             weight = self.drop[source]
         else:
@@ -148,10 +150,9 @@ class _Tree:
         self.drop, self.start, self.end, self.nodes = drop, start, end, nodes
         self.levels: list[_Level] = []
         if len(drop) >= 2 * nodes:
-            values = np.stack(smooth)
-            self.levels.append(_Level.lowest(drop, values, nodes))
+            self.levels.append(_Level.lowest(drop, smooth, nodes))
             while len(self.levels[-1].smooth) > 1:
-                self.levels.append(self.levels[-1].above(values))
+                self.levels.append(self.levels[-1].above(smooth))
 
     def gather(self, seen: Ints, area: Array) -> tuple[Ints, Ints, Array]:
         """Return (point, change, weight) of all terms; `seen` counts the changes up to each point."""
@@ -193,23 +194,32 @@ class _Level:
         return np.arange(len(self.smooth))[:, None] * self.size + self.at
 
     @staticmethod
-    def lowest(drop: Array, values: Array, nodes: int) -> _Level:
-        """Return the shortest blocks; `values` [kinds, changes] are what has to be smooth."""
+    def lowest(drop: Array, kinds: Sequence[Array], nodes: int) -> _Level:
+        """Return the shortest blocks; `kinds` are arrays over changes that have to be smooth."""
         size = 2 * nodes
         at, lagrange = basis(size, nodes)
         count = len(drop) // size
-        blocks = values[:, : count * size].reshape(len(values), count, size).swapaxes(1, 2)
-        weight = drop[: count * size].reshape(count, size) @ lagrange.T
-        return _Level(size, at, _follows(blocks, blocks[:, at], lagrange), weight)
+        good = []
+        for first, end in _chunks(count):
+            values = np.stack([kind[first * size : end * size].reshape(end - first, size).T for kind in kinds])
+            good.append(_follows(values, values[:, at], lagrange))
+        return _Level(size, at, np.concatenate(good), drop[: count * size].reshape(count, size) @ lagrange.T)
 
-    def above(self, values: Array) -> _Level:
+    def above(self, kinds: Sequence[Array]) -> _Level:
         """Return the blocks twice as long, which see of each half only what stands for it."""
         size, count = 2 * self.size, len(self.smooth) // 2
         at, inner, lagrange = _doubled(self.size, len(self.at))
-        starts = np.arange(count) * size
         good = self.smooth[: 2 * count].reshape(count, 2).all(axis=1)
-        good &= _follows(values[:, starts + inner[:, None]], values[:, starts + at[:, None]], lagrange)
+        for first, end in _chunks(count):
+            starts = np.arange(first, end) * size
+            values = np.stack([kind[starts + inner[:, None]] for kind in kinds])
+            nodes = np.stack([kind[starts + at[:, None]] for kind in kinds])
+            good[first:end] &= _follows(values, nodes, lagrange)
         return _Level(size, at, good, self.weight[: 2 * count].reshape(count, len(inner)) @ lagrange.T)
+
+
+def _chunks(count: int) -> list[tuple[int, int]]:
+    return [(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
 
 
 def _follows(values: Array, nodes: Array, lagrange: Array) -> NDArray[np.bool_]:
