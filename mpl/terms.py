@@ -25,7 +25,7 @@ NODES = 8
 """Changes that stand for a merged block: an error of less than 1e-10 of the loss."""
 PLAIN = 100_000
 """Up to so many changes, merging them for a single point takes longer than it saves."""
-CHUNK = 4096
+CHUNK = 256
 """Blocks at a time: bounds the memory."""
 SMOOTH = 1e-6
 """How well a block's log LR and areas must follow the polynomial through its nodes."""
