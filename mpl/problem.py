@@ -21,7 +21,7 @@ DELTA = 2e-3
 mpl.bars). The published fits have 1e-3."""
 COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
-COARSE_TOLERANCE, TOLERANCE = 1e-3, 1e-7
+COARSE_TOLERANCE, HELD_TOLERANCE, TOLERANCE = 1e-3, 1e-5, 1e-7
 NEAR, FAR = 1e-4, 1e-3
 """Damping to begin with near an optimum, and from a start."""
 ALPHAS = np.geomspace(0.1, 1.5, 12)
@@ -150,7 +150,7 @@ def descend(
 def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: float = TOLERANCE) -> Solution:
     """Descend from any start: first with the response held near it, as far-off levels would tear that away."""
     held = np.array([0.0 if name in ("L0", "A", "alpha", "B") else HOLD for name in law.parameters])
-    first = descend(law, problem, Prior(start, held), start, COARSE_TOLERANCE, FAR)
+    first = descend(law, problem, Prior(start, held), start, HELD_TOLERANCE, FAR)
     then = descend(law, problem, prior, first.parameters, tolerance, FAR)
     return replace(then, evaluations=first.evaluations + then.evaluations)
 

@@ -132,7 +132,7 @@ class _Point:
 
 
 def minimise(
-    task: Task, start: Array, max_evaluations: int = 400, tolerance: float = 1e-9, damping: float = 1e-3
+    task: Task, start: Array, max_evaluations: int = 1000, tolerance: float = 1e-9, damping: float = 1e-3
 ) -> Solution:
     """Minimise the objective of `task` from `start`; the farther that is, the more `damping` is good at first.
 
