@@ -23,7 +23,7 @@ from mpl.terms import Changes, Ints
 from train.schedules import Array
 
 DEFAULT_LAW = "mpl_risk"
-FORMAT = 1
+FORMAT = 2
 BAR_POINTS = 400
 """Steps at which the bars of a whole curve are computed; between them they are interpolated."""
 
@@ -101,7 +101,12 @@ class FitResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON types; numbers keep every bit."""
-        bars = self.bars and {"covariance": self.bars.covariance.tolist(), "factor": self.bars.factor}
+        bars = self.bars and {
+            "covariance": self.bars.covariance.tolist(),
+            "residual": self.bars.residual,
+            "rivals": {name: logs.tolist() for name, logs in self.bars.rivals.items()},
+            "factor": self.bars.factor,
+        }
         return {
             "format": FORMAT,
             "law": self.law.name,
@@ -131,7 +136,7 @@ class FitResult:
             logs = to_logs(law, values["parameters"])
             if "log_parameters" not in values:
                 return FitResult(law, logs)
-            bars = values["bars"] and Bars(np.array(values["bars"]["covariance"]), values["bars"]["factor"])
+            bars = values["bars"] and _bars(values["bars"])
             return FitResult(
                 law,
                 np.array(values["log_parameters"]),
@@ -145,6 +150,11 @@ class FitResult:
             raise MplError(f"cannot read the fit {path}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise MplError(f"{path} is no fit: {error}; `python -m mpl fit` writes one") from error
+
+
+def _bars(values: Mapping[str, Any]) -> Bars:
+    rivals = {law_of(name).name: np.array(logs) for name, logs in values["rivals"].items()}
+    return Bars(np.array(values["covariance"]), float(values["residual"]), rivals, float(values["factor"]))
 
 
 PLAIN = ("objective", "success", "message", "evaluations", "shape_prior", "least_lr")

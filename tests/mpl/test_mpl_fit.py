@@ -77,13 +77,33 @@ def test_bars_widen_with_what_left_out_curves_show() -> None:
     curves = three("mpl", TRUE["mpl"])
     bent = curves[2].loss * np.where(curves[2].step > 3500, 1.05, 1.0)
     bad = fit([*curves[:2], Curve.of("bent", curves[2].step, bent, curves[2].lrs)], "mpl")
-    assert good.bars is not None
-    assert bad.bars is not None
-    assert good.bars.factor == 1.645
-    assert bad.bars.factor > 1.645
-    predicted = good.predict(curves[0].lrs)
+    lrs = schedule("wsd", 6000, 3e-4, 300)
+    predicted, worse = good.predict(lrs), bad.predict(lrs)
     assert (predicted.lower < predicted.loss).all()
     assert (predicted.loss < predicted.upper).all()
+    assert ((worse.upper - worse.lower)[600:] > 2 * (predicted.upper - predicted.lower)[600:]).all()
+
+
+def test_bars_widen_where_other_laws_say_otherwise() -> None:
+    result = fit(three("mpl", TRUE["mpl"], noise=5e-4))
+    assert result.bars is not None
+    assert set(result.bars.rivals) == {"mpl", "momentum"}
+    like, unlike = schedule("constant", 6000, 3e-4, 300), schedule("linear", 40_000, 3e-4, 300, floor=0.0)
+    half = [result.predict(lrs, np.array([len(lrs) - 1])) for lrs in (like, unlike)]
+    assert half[1].upper[0] - half[1].loss[0] > 2 * (half[0].upper[0] - half[0].loss[0])
+
+
+def test_bars_cover_what_is_past_the_divergence() -> None:
+    covered = []
+    for noise in (3e-4, 9e-4):
+        result = fit(three("momentum", TRUE["momentum"], noise=noise))
+        for name in ("wsd", "wsdld", "wsdcon_10"):
+            lrs = schedule(name, 6000, 3e-4, 300)
+            curve = synthetic(name, 6000, lrs, "momentum", TRUE["momentum"], noise)
+            late = curve.part(np.flatnonzero(curve.step >= divergence(curve, three("momentum", TRUE["momentum"]))))
+            predicted = result.predict(lrs, late.step)
+            covered.append(((predicted.lower <= late.loss) & (late.loss <= predicted.upper)).mean())
+    assert 0.8 <= np.mean(covered)
 
 
 def test_a_saved_fit_is_the_fit(tmp_path: Path) -> None:
