@@ -17,7 +17,7 @@ from mpl.errors import MplError
 from mpl.laws import LAWS, Law, law_of, to_logs
 from mpl.metrics import Metrics
 from mpl.prior import choose_width, scores, shape_prior
-from mpl.problem import DELTA, Problem, after_warmup, random_starts, solve
+from mpl.problem import DELTA, Problem, after_warmup, check_converged, random_starts, solve
 from mpl.solve import huber
 from mpl.terms import Changes, Ints
 from train.schedules import Array
@@ -91,7 +91,7 @@ class FitResult:
             probes = probes[known]
             terms = changes.terms(probes)
         half = self.bars.relative(self.law, self.log_parameters, terms)
-        width = loss * np.interp(at, probes, half)
+        width = np.abs(loss) * np.interp(at, probes, half)
         return Prediction(at, loss, loss - width, loss + width)
 
     def evaluate(self, curve: Curve) -> Metrics:
@@ -176,6 +176,8 @@ def fit(
     residuals turns linear. `starts` random starts, from `seed`, join the three that are always tried.
     """
     chosen, problem = law_of(law), make_problem(law, curves, delta)
+    if starts < 0:
+        raise MplError(f"the number of random starts is {starts}: 0 or more are needed")
     found: dict[float, float] = {}
     if shape_prior_width == "auto":
         width, found = choose_width(chosen, problem)
@@ -212,6 +214,8 @@ def make_problem(law: str, curves: Sequence[Curve], delta: float = DELTA) -> Pro
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise MplError(f"two curves are named {twice}: give them different names")
+    for curve in curves:
+        check_converged(curve)
     if not 0 < delta < np.inf:
         raise MplError(f"delta is {delta}: a positive number is needed")
     problem = Problem.of(curves, delta)

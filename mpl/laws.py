@@ -90,6 +90,7 @@ class Law:
                 columns[2] -= np.exp(p[2]) * sums[-1]
             return main + sums[0], np.column_stack((*columns, *sums[: 1 + len(slopes)]))
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def response(
         self, p: Array, log_lr: Array, log_gap: Array, steps: Array, jacobian: bool
     ) -> tuple[Array, list[Array]]:

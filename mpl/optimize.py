@@ -95,6 +95,8 @@ def optimize_schedule(
     much of itself the LR may lose in one step. `convention` is that of train.schedules, for the warm-up.
     """
     _check(fit, steps, peak, warmup, floor, kind, max_decay)
+    if prefix is not None and warmup:
+        raise MplError(f"a prefix is in place of a warm-up, which is {warmup} steps: give one of them")
     taken = _taken(steps, peak, warmup, prefix, convention)
     least, notes = _floor(fit, floor)
     count, lowest = steps - len(taken), least * peak
@@ -106,6 +108,8 @@ def optimize_schedule(
     if max_decay is not None:
         planned = limit_decay(planned, peak, max_decay)
     lrs = np.concatenate((taken, np.minimum.accumulate(planned)))
+    if prefix is not None and lrs[len(taken)] > taken[-1]:
+        notes.append(f"the LR rises from {taken[-1]:g}, the last one of the prefix, to {lrs[len(taken)]:g}")
     expected = fit.predict(lrs, np.array([steps - 1]))
     return Optimised(
         lrs=lrs,

@@ -19,6 +19,8 @@ from train.schedules import Array
 DELTA = 2e-3
 """Where the Huber loss of log residuals turns from square to linear: the usual 1.345 times the error, here 1.5e-3 (see
 mpl.bars). The published fits have 1e-3."""
+DIVERGED = 2.0
+"""A loss that is so many times that after the warm-up is one of a diverged run."""
 COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
 COARSE_TOLERANCE, HELD_TOLERANCE, TOLERANCE = 1e-3, 1e-5, 1e-7
@@ -132,6 +134,17 @@ def after_warmup(curve: Curve) -> Curve:
             f"{curve.name}: {len(settled.step)} points after the LR's peak at step {np.argmax(curve.lrs)}: 2 are needed"
         )
     return settled
+
+
+def check_converged(curve: Curve) -> None:
+    """Raise MplError for a run that has diverged: no law holds there."""
+    settled = after_warmup(curve)
+    first, worst = settled.loss[:3].max(), int(np.argmax(settled.loss))
+    if settled.loss[worst] > DIVERGED * first:
+        raise MplError(
+            f"{curve.name}: the loss at step {settled.step[worst]} is {settled.loss[worst]:.4g}, and was {first:.4g} "
+            "after the warm-up: a diverged run has no curve; cut it before that or leave it out"
+        )
 
 
 def descend(
