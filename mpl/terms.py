@@ -123,18 +123,21 @@ class Changes:
     def terms(self, steps: Ints, plain: int = PLAIN) -> Terms:
         """Return the terms of the points at `steps`, which rise; of a single one up to `plain` are not merged."""
         area, seen = self.before[steps + 1], np.searchsorted(self.at, steps, side="right")
+        point: int | Ints
+        source: slice | Ints
         if len(steps) == 1 and seen[0] <= plain:
-            point, source = np.zeros(seen[0], dtype=np.int64), np.arange(seen[0])
+            point, source, first = 0, slice(int(seen[0])), np.array([0, seen[0]])
             weight = self.drop[source]
         else:
             point, source, weight = self.tree.gather(seen, area)
             order = np.argsort(point, kind="stable")
             point, source, weight = point[order], source[order], weight[order]
+            first = np.searchsorted(point, np.arange(len(steps) + 1))
         start = self.start[source]
         return Terms(
             step=steps,
             area=area,
-            first=np.searchsorted(point, np.arange(len(steps) + 1)),
+            first=first,
             weight=weight,
             log_lr=self.log_lr[source],
             gap=area[point] - start,
