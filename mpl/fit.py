@@ -84,9 +84,9 @@ class FitResult:
                 raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
             terms = changes.terms(at)
             loss = self.law.loss(self.log_parameters, terms)
-        if self.bars is None:
-            return Prediction(at, loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
         known = changes.before[probes + 1] > 0
+        if self.bars is None or not known.any():
+            return Prediction(at, loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
         if steps is None or not known.all():
             probes = probes[known]
             terms = changes.terms(probes)

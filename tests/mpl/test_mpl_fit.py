@@ -93,6 +93,15 @@ def test_bars_widen_where_other_laws_say_otherwise() -> None:
     assert half[1].upper[0] - half[1].loss[0] > 2 * (half[0].upper[0] - half[0].loss[0])
 
 
+def test_before_any_area_there_is_no_bar() -> None:
+    result = fit(three("mpl", TRUE["mpl"]), "mpl")
+    lrs = schedule("cosine", 50, 3e-4, 10, convention="linspace")
+    first, both = result.predict(lrs, np.array([0])), result.predict(lrs, np.array([0, 40]))
+    assert np.isinf(first.loss[0])
+    assert np.isnan(first.upper[0])
+    assert both.lower[1] < both.loss[1] < both.upper[1]
+
+
 def test_bars_cover_what_is_past_the_divergence() -> None:
     covered = []
     for noise in (3e-4, 9e-4):
