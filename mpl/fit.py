@@ -70,7 +70,7 @@ class FitResult:
     def predict(self, lrs: Array, steps: Ints | None = None) -> Prediction:
         """Return the loss at the given rising steps, or at every step, of a schedule with one LR a step.
 
-        The loss is infinite where the sum of the LRs so far is 0.
+        The loss is infinite where the sum of the LRs so far is 0, and has no bars there.
         """
         lrs = check_lrs("the schedule", lrs)
         changes = Changes(lrs)
@@ -91,7 +91,7 @@ class FitResult:
             probes = probes[known]
             terms = changes.terms(probes)
         half = self.bars.relative(self.law, self.log_parameters, terms)
-        width = np.abs(loss) * np.interp(at, probes, half)
+        width = np.where(np.isinf(loss), np.nan, np.abs(loss)) * np.interp(at, probes, half)
         return Prediction(at, loss, loss - width, loss + width)
 
     def evaluate(self, curve: Curve) -> Metrics:
