@@ -35,7 +35,8 @@ def main() -> None:
         within = np.mean((share >= 0.85) & (share <= 0.95))
         print(
             f"{kind}: coverage {share.mean():.3f}, median {np.median(share):.3f}, "
-            f"within 85 to 95%: {within:.2f} of sets; interval score {score.mean():.5f}, best constant {constant.mean():.5f}"
+            f"within 85 to 95%: {within:.2f} of sets; "
+            f"interval score {score.mean():.5f}, best constant {constant.mean():.5f}"
         )
 
 
