@@ -17,8 +17,8 @@ from mpl.terms import Ints, Terms, compress, concatenate
 from train.schedules import Array
 
 DELTA = 2e-3
-"""Where the Huber loss of log residuals turns from square to linear: the usual 1.345 times the error, here 1.5e-3 (see
-mpl.bars). The published fits have 1e-3."""
+"""Where the Huber loss of log residuals turns from square to linear: the usual 1.345 times the error, here 1.5e-3, that
+of the law on other curves (arXiv:2503.12811: 1.1 to 1.7e-3). The published fits have 1e-3."""
 DIVERGED = 2.0
 """A loss that is so many times that after the warm-up is one of a diverged run."""
 COARSE_POINTS = 12
