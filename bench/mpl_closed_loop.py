@@ -69,7 +69,7 @@ def train_all(out: Path, schedules: tuple[str, ...], seeds: range, steps: int, j
 
 
 def write_trials(path: Path, trials: list[dict[str, object]]) -> Path:
-    path.write_text("".join(json.dumps({**trial, "state": "completed"}) + "\n" for trial in trials))
+    path.write_text("".join(json.dumps({**trial, "state": "finished"}) + "\n" for trial in trials))
     return path
 
 

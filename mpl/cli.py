@@ -128,6 +128,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
     result, lrs = _load(arguments.fit), read_schedule(arguments.schedule)
     predicted = result.predict(lrs)
     last = {name: float(getattr(predicted, name)[-1]) for name in ("loss", "lower", "upper")}
+    _possible(float(predicted.loss.min()), lrs.max())
     if arguments.out:
         out = _directory(arguments.out)
         with (out / "prediction.csv").open("w", newline="", encoding="utf-8") as file:
@@ -161,6 +162,7 @@ def run_optimize(arguments: argparse.Namespace) -> None:
     prefix = read_schedule(arguments.prefix) if arguments.prefix else None
     keys = ("steps", "peak", "warmup", "floor", "kind", "max_decay")
     found = optimize_schedule(_load(arguments.fit), prefix=prefix, **{key: getattr(arguments, key) for key in keys})
+    _possible(found.loss, arguments.peak)
     out = _directory(arguments.out)
     found.save(out)
     if not arguments.no_plots:
@@ -204,6 +206,11 @@ def _read(arguments: argparse.Namespace) -> list[Curve]:
     if not curves:
         raise MplError(f"no curves: name some ({CURVES_HELP}) or give --trials FILE")
     return curves
+
+
+def _possible(loss: float, peak: float) -> None:
+    if not loss > 0:
+        raise MplError(f"the law gives a loss of {loss:.4g}: LRs up to {peak:g} are too far from the fitted ones")
 
 
 def _load(path: Path) -> FitResult:

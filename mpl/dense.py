@@ -17,7 +17,7 @@ NODES = 12
 SHORTEST, LONGEST = 32, 8192
 AGREEMENT = 1e-10
 """How well, relative to the loss, the polynomial must meet the points between its nodes."""
-CHUNK = 1024
+CHUNK = 512
 """Points at a time: bounds the memory."""
 
 
@@ -27,9 +27,9 @@ def loss_at(law: Law, parameters: Array, changes: Changes, steps: Ints) -> Array
     return np.concatenate([law.loss(parameters, changes.terms(part)) for part in parts] or [np.empty(0)])
 
 
-def loss_everywhere(law: Law, parameters: Array, lrs: Array) -> Array:
+def loss_everywhere(law: Law, parameters: Array, changes: Changes) -> Array:
     """Return the loss at every step of a schedule; infinite where the LR area is still 0."""
-    changes, length = Changes(lrs), len(lrs)
+    length = len(changes.before) - 1
     loss = np.empty(length)
     starts, size = np.arange(0, length, LONGEST), LONGEST
     while size > SHORTEST and len(starts):

@@ -17,13 +17,13 @@ from mpl.errors import MplError
 from mpl.laws import LAWS, Law, law_of, to_logs
 from mpl.metrics import Metrics
 from mpl.prior import choose_width, scores, shape_prior
-from mpl.problem import DELTA, Problem, after_warmup, default_starts, random_starts, solve
+from mpl.problem import DELTA, Problem, after_warmup, check_converged, random_starts, solve
 from mpl.solve import huber
 from mpl.terms import Changes, Ints
 from train.schedules import Array
 
 DEFAULT_LAW = "mpl_risk"
-FORMAT = 1
+FORMAT = 2
 BAR_POINTS = 400
 """Steps at which the bars of a whole curve are computed; between them they are interpolated."""
 
@@ -70,23 +70,28 @@ class FitResult:
     def predict(self, lrs: Array, steps: Ints | None = None) -> Prediction:
         """Return the loss at the given rising steps, or at every step, of a schedule with one LR a step.
 
-        The loss is infinite where the sum of the LRs so far is 0.
+        The loss is infinite where the sum of the LRs so far is 0, and has no bars there.
         """
         lrs = check_lrs("the schedule", lrs)
+        changes = Changes(lrs)
         if steps is None:
             at = np.arange(len(lrs))
-            loss = loss_everywhere(self.law, self.log_parameters, lrs)
+            loss = loss_everywhere(self.law, self.log_parameters, changes)
             probes = np.unique(np.linspace(0, len(lrs) - 1, min(BAR_POINTS, len(lrs))).round().astype(np.int64))
         else:
             at = probes = np.asarray(steps, dtype=np.int64)
             if len(at) and not (at[0] >= 0 and at[-1] < len(lrs) and (np.diff(at) > 0).all()):
                 raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
-            loss = self.law.loss(self.log_parameters, Changes(lrs).terms(at))
-        if self.bars is None:
+            terms = changes.terms(at)
+            loss = self.law.loss(self.log_parameters, terms)
+        known = changes.before[probes + 1] > 0
+        if self.bars is None or not known.any():
             return Prediction(at, loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
-        probes = probes[np.cumsum(lrs)[probes] > 0]
-        half = self.bars.relative(self.law, self.log_parameters, Changes(lrs).terms(probes))
-        width = loss * np.interp(at, probes, half)
+        if steps is None or not known.all():
+            probes = probes[known]
+            terms = changes.terms(probes)
+        half = self.bars.relative(self.law, self.log_parameters, terms)
+        width = np.where(np.isinf(loss), np.nan, np.abs(loss)) * np.interp(at, probes, half)
         return Prediction(at, loss, loss - width, loss + width)
 
     def evaluate(self, curve: Curve) -> Metrics:
@@ -96,7 +101,12 @@ class FitResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON types; numbers keep every bit."""
-        bars = self.bars and {"covariance": self.bars.covariance.tolist(), "factor": self.bars.factor}
+        bars = self.bars and {
+            "covariance": self.bars.covariance.tolist(),
+            "residual": self.bars.residual,
+            "rivals": {name: logs.tolist() for name, logs in self.bars.rivals.items()},
+            "factor": self.bars.factor,
+        }
         return {
             "format": FORMAT,
             "law": self.law.name,
@@ -126,7 +136,7 @@ class FitResult:
             logs = to_logs(law, values["parameters"])
             if "log_parameters" not in values:
                 return FitResult(law, logs)
-            bars = values["bars"] and Bars(np.array(values["bars"]["covariance"]), values["bars"]["factor"])
+            bars = values["bars"] and _bars(values["bars"])
             return FitResult(
                 law,
                 np.array(values["log_parameters"]),
@@ -140,6 +150,11 @@ class FitResult:
             raise MplError(f"cannot read the fit {path}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise MplError(f"{path} is no fit: {error}; `python -m mpl fit` writes one") from error
+
+
+def _bars(values: Mapping[str, Any]) -> Bars:
+    rivals = {law_of(name).name: np.array(logs) for name, logs in values["rivals"].items()}
+    return Bars(np.array(values["covariance"]), float(values["residual"]), rivals, float(values["factor"]))
 
 
 PLAIN = ("objective", "success", "message", "evaluations", "shape_prior", "least_lr")
@@ -161,6 +176,8 @@ def fit(
     residuals turns linear. `starts` random starts, from `seed`, join the three that are always tried.
     """
     chosen, problem = law_of(law), make_problem(law, curves, delta)
+    if starts < 0:
+        raise MplError(f"the number of random starts is {starts}: 0 or more are needed")
     found: dict[float, float] = {}
     if shape_prior_width == "auto":
         width, found = choose_width(chosen, problem)
@@ -168,9 +185,8 @@ def fit(
         width = None if shape_prior_width is None else float(shape_prior_width)
         if width is not None and not 0 < width < np.inf:
             raise MplError(f"the width of the shape prior is {width}: a positive number, auto or none is needed")
-    origins = default_starts(chosen, problem) + random_starts(chosen, problem, starts, seed)
-    end, objectives = solve(chosen, problem, shape_prior(chosen, width), origins)
-    loss = chosen.loss(end.parameters, problem.terms)
+    end, objectives = solve(chosen, problem, shape_prior(chosen, width), random_starts(chosen, problem, starts, seed))
+    loss = problem.loss(chosen, end.parameters)
     ends = np.cumsum(problem.counts)[:-1]
     pairs = zip(curves, np.split(loss, ends), np.split(np.exp(problem.log_loss), ends), strict=True)
     return FitResult(
@@ -198,6 +214,8 @@ def make_problem(law: str, curves: Sequence[Curve], delta: float = DELTA) -> Pro
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise MplError(f"two curves are named {twice}: give them different names")
+    for curve in curves:
+        check_converged(curve)
     if not 0 < delta < np.inf:
         raise MplError(f"delta is {delta}: a positive number is needed")
     problem = Problem.of(curves, delta)

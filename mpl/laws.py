@@ -67,49 +67,66 @@ class Law:
             columns = [np.full_like(main, np.exp(p[0])), power, -np.exp(p[2]) * power * np.log(x)]
             if "B" not in self.parameters:
                 return main, np.stack(columns, axis=1)
-            gain, scale = np.exp(p[3]), None
+            gain, weight = np.exp(p[3]), terms.weight
             if self.risk:
                 later = np.exp(p[1] - np.exp(p[2]) * terms.log_before)
-                scale = np.exp(p[0]) + later
-            weight = terms.weight if scale is None else terms.weight * scale
+                weight = weight * (np.exp(p[0]) + later)
             response, slopes = self.response(p, terms.log_lr, terms.log_gap, terms.steps, jacobian)
-            earned = terms.sum(weight * response)
             if not jacobian:
-                return main - gain * earned, np.empty((0, 0))
+                response *= weight
+                return main - gain * terms.sum(response[None])[0], np.empty((0, 0))
+            parts = np.empty((len(slopes) + (4 if self.risk else 1), len(weight)))
+            np.multiply(weight, response, out=parts[0])
+            for part, slope in zip(parts[1:], slopes, strict=False):
+                np.multiply(weight, slope, out=part)
             if self.risk:
-                part = terms.weight * response
-                columns[0] = columns[0] - gain * np.exp(p[0]) * terms.sum(part)
-                part = part * later
-                columns[1] = columns[1] - gain * terms.sum(part)
-                columns[2] = columns[2] + gain * np.exp(p[2]) * terms.sum(part * terms.log_before)
-            columns += [-gain * earned, *(-gain * terms.sum(weight * slope) for slope in slopes)]
-            return main - gain * earned, np.stack(columns, axis=1)
+                np.multiply(terms.weight, response, out=parts[-3])
+                np.multiply(parts[-3], later, out=parts[-2])
+                np.multiply(parts[-2], terms.log_before, out=parts[-1])
+            sums = -gain * terms.sum(parts)
+            if self.risk:
+                columns[0] += np.exp(p[0]) * sums[-3]
+                columns[1] += sums[-2]
+                columns[2] -= np.exp(p[2]) * sums[-1]
+            return main + sums[0], np.column_stack((*columns, *sums[: 1 + len(slopes)]))
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def response(
         self, p: Array, log_lr: Array, log_gap: Array, steps: Array, jacobian: bool
     ) -> tuple[Array, list[Array]]:
         """Return G of each change, and its derivatives by the log of each parameter after B.
 
-        For the multi-power laws the first of these is also the derivative by `log_gap`.
+        For the multi-power laws the first of these is also the derivative by `log_gap`. An LR of 0 with a gap of 0, as
+        at the end of a decay to 0, has earned nothing.
         """
         if self.name == "momentum":
             decay = -np.exp(p[4]) * steps
             rest = np.exp(decay)
             return 1 - rest, [-decay * rest] if jacobian else []
         exponent, power = (np.exp(p[6]) if "gamma" in self.parameters else 0.0), np.exp(p[5])
-        log_x = log_gap - exponent * log_lr if exponent else log_gap
-        # eta and S_k both 0, as at the end of a decay to 0: nothing has been earned yet.
-        scaled = np.exp(p[4] + np.where(np.isneginf(log_gap), -np.inf, log_x))
-        log_base = np.log(1 + scaled)
-        rest = np.exp(-power * log_base)
-        if not jacobian:
-            return 1 - rest, []
-        # x / (1 + x), also where x has overflowed.
-        by_log_x = power * rest * np.where(np.isinf(scaled), 1.0, scaled / (1 + scaled))
-        slopes = [by_log_x, power * np.where(rest > 0, log_base * rest, 0.0)]
+        # In place: this is where a fit spends its time.
+        base = log_gap + p[4]
         if exponent:
-            slopes.append(-exponent * np.where(by_log_x > 0, by_log_x * log_lr, 0.0))
-        return 1 - rest, slopes
+            base -= exponent * log_lr
+        np.exp(base, out=base)
+        if (ended := np.isnan(base)).any():
+            base[ended] = 0.0
+        base += 1
+        log_base = np.log(base)
+        rest = log_base * -power
+        np.exp(rest, out=rest)
+        if not jacobian:
+            return np.subtract(1, rest, out=rest), []
+        by_log_x = np.subtract(1, np.divide(1, base, out=base), out=base)
+        by_log_x *= rest
+        by_log_x *= power
+        log_base *= rest
+        log_base *= power
+        slopes = [by_log_x, log_base, *([log_lr * (-exponent * by_log_x)] if exponent else [])]
+        # An infinite x, or an LR of 0, times nothing left is nothing.
+        for slope in slopes[1:]:
+            slope[np.isnan(slope)] = 0.0
+        return np.subtract(1, rest, out=rest), slopes
 
 
 MPL_PARAMETERS = ("L0", "A", "alpha", "B", "C", "beta", "gamma")

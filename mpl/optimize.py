@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,32 @@ ILL_POSED = 1.0
 
 @dataclass(frozen=True)
 class Optimised:
-    """A schedule, the final loss that the law expects of it with 90% error bars, and that of the usual ones."""
+    """A schedule, and the final loss that the law expects of it with 90% error bars."""
 
     lrs: Array
     kind: str
     loss: float
     lower: float
     upper: float
-    usual: dict[str, float]
-    """The expected final loss of cosine and WSD schedules with the same steps, peak, warm-up and floor."""
     notes: tuple[str, ...]
+    fit: FitResult
+    taken: int
+    """The steps before the planned ones."""
+    peak: float
+    floor: float
+    """The least LR in parts of the peak."""
+
+    @cached_property
+    def usual(self) -> dict[str, float]:
+        """The expected final loss of cosine and WSD schedules with the same steps, peak, beginning and floor."""
+        found = {}
+        for name in ("cosine", "wsd", "wsdld", "wsd_sqrt"):
+            # A geometric decay needs a floor above 0.
+            least = max(self.floor, 1e-3) if name == "wsd" else self.floor
+            rest = schedule(name, len(self.lrs) - self.taken, self.peak, floor=least)
+            lrs = np.concatenate((self.lrs[: self.taken], rest))
+            found[name] = float(self.fit.predict(lrs, np.array([len(lrs) - 1])).loss[0])
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         gains = {name: loss - self.loss for name, loss in self.usual.items()}
@@ -78,27 +95,33 @@ def optimize_schedule(
     much of itself the LR may lose in one step. `convention` is that of train.schedules, for the warm-up.
     """
     _check(fit, steps, peak, warmup, floor, kind, max_decay)
+    if prefix is not None and warmup:
+        raise MplError(f"a prefix is in place of a warm-up, which is {warmup} steps: give one of them")
     taken = _taken(steps, peak, warmup, prefix, convention)
     least, notes = _floor(fit, floor)
     count, lowest = steps - len(taken), least * peak
     if kind == "smooth":
         planned = smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest)
     else:
-        planned = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken), lowest, count), peak)
+        planned = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
         notes.append("a staircase uses the law's formula far from the schedules that it was fitted on")
     if max_decay is not None:
         planned = limit_decay(planned, peak, max_decay)
     lrs = np.concatenate((taken, np.minimum.accumulate(planned)))
-    end = np.array([steps - 1])
-    expected = fit.predict(lrs, end)
+    if prefix is not None and lrs[len(taken)] > taken[-1]:
+        notes.append(f"the LR rises from {taken[-1]:g}, the last one of the prefix, to {lrs[len(taken)]:g}")
+    expected = fit.predict(lrs, np.array([steps - 1]))
     return Optimised(
         lrs=lrs,
         kind=kind,
         loss=float(expected.loss[0]),
         lower=float(expected.lower[0]),
         upper=float(expected.upper[0]),
-        usual={name: float(fit.predict(usual, end).loss[0]) for name, usual in _usual(taken, steps, peak, least)},
         notes=tuple(notes),
+        fit=fit,
+        taken=len(taken),
+        peak=peak,
+        floor=least,
     )
 
 
@@ -134,15 +157,6 @@ def _floor(fit: FitResult, floor: float | None) -> tuple[float, list[str]]:
         least = max(fit.least_lr, floor)
         return least, [f"gamma is above 1, where the optimum has no lowest LR: the floor is {least:g} of the peak"]
     return floor, [f"below {fit.least_lr:g} of the peak, the least LR of the fitted curves, the law extrapolates"]
-
-
-def _usual(taken: Array, steps: int, peak: float, least: float) -> list[tuple[str, Array]]:
-    """Return the usual schedules with the same beginning; a geometric decay needs a floor above 0."""
-    count, found = steps - len(taken), []
-    for name in ("cosine", "wsd", "wsdld", "wsd_sqrt"):
-        rest = schedule(name, count, peak, floor=max(least, 1e-3) if name == "wsd" else least)
-        found.append((name, np.concatenate((taken, rest))))
-    return found
 
 
 def _check(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpl.laws import Law
-from mpl.problem import Problem, default_starts, descend, solve
+from mpl.problem import Problem, descend, solve
 from mpl.solve import Prior
 from train.schedules import Array
 
@@ -56,12 +56,9 @@ def scores(law: Law, problem: Problem, widths: Sequence[float | None]) -> list[f
         start: Array | None = None
         for i, width in enumerate(widths):
             prior = shape_prior(law, width)
-            if start is None:
-                end = solve(law, fitted, prior, default_starts(law, fitted))[0]
-            else:
-                end = descend(law, fitted, prior, start, tolerance=1e-5)
+            end = descend(law, fitted, prior, start, 1e-5) if start is not None else solve(law, fitted, prior)[0]
             start = end.parameters
-            errors[i, j] = np.abs(law.loss(start, left.terms) / np.exp(left.log_loss) - 1).mean()
+            errors[i, j] = np.abs(left.loss(law, start) / np.exp(left.log_loss) - 1).mean()
     return [float(error) for error in errors.mean(axis=1)]
 
 

@@ -6,20 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from mpl.curve import Curve
 from mpl.errors import MplError
 from mpl.laws import Law
-from mpl.solve import Prior, Solution, minimise
+from mpl.panels import interpolation
+from mpl.solve import Prior, Solution, Task, minimise
 from mpl.terms import Ints, Terms, compress, concatenate
 from train.schedules import Array
 
 DELTA = 2e-3
-"""Where the Huber loss of log residuals turns from square to linear: the usual 1.345 times the error, here 1.5e-3 (see
-mpl.bars). The published fits have 1e-3."""
+"""Where the Huber loss of log residuals turns from square to linear: the usual 1.345 times the error, here 1.5e-3, that
+of the law on other curves (arXiv:2503.12811: 1.1 to 1.7e-3). The published fits have 1e-3."""
+DIVERGED = 2.0
+"""A loss that is so many times that after the warm-up is one of a diverged run."""
 COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
-COARSE_TOLERANCE, TOLERANCE = 1e-3, 1e-7
+COARSE_TOLERANCE, HELD_TOLERANCE, TOLERANCE = 1e-3, 1e-5, 1e-7
+NEAR, FAR = 1e-4, 1e-3
+"""Damping to begin with near an optimum, and from a start."""
+ALPHAS = np.geomspace(0.1, 1.5, 12)
+"""Exponents of the power law to start with."""
 HOLD = 1e-6
 """The precision with which the response is held at first."""
 
@@ -29,6 +37,9 @@ class Problem:
     """The points of some curves, all that a law needs to predict them, and the logs of their losses."""
 
     terms: Terms
+    """Those of the points, in part, from which all others are interpolated (see mpl.panels)."""
+    spread: csr_array
+    """The matrix that does this: [points, points with terms]."""
     log_loss: Array
     counts: tuple[int, ...]
     peak: float
@@ -39,8 +50,11 @@ class Problem:
     @staticmethod
     def of(curves: Sequence[Curve], delta: float = DELTA) -> Problem:
         settled = [after_warmup(curve) for curve in curves]
+        needed, spread = interpolation([(curve.lrs, curve.step) for curve in settled])
+        parts = [compress(curve.lrs, curve.step[points]) for curve, points in zip(settled, needed, strict=True)]
         return Problem(
-            terms=concatenate([compress(curve.lrs, curve.step) for curve in settled]),
+            terms=concatenate(parts),
+            spread=spread,
             log_loss=np.log(np.concatenate([curve.loss for curve in settled])),
             counts=tuple(len(curve.step) for curve in settled),
             peak=max(float(curve.lrs.max()) for curve in settled),
@@ -49,21 +63,49 @@ class Problem:
             delta=delta,
         )
 
+    def loss(self, law: Law, parameters: Array) -> Array:
+        """Return the law's loss at each point."""
+        found: Array = self.spread @ law.loss(parameters, self.terms)
+        return found
+
+    def jacobian(self, law: Law, parameters: Array) -> tuple[Array, Array]:
+        """Return it with its derivatives: [points], [points, parameters]."""
+        loss, jacobian = law.jacobian(parameters, self.terms)
+        together = self.spread @ np.column_stack((loss, jacobian))
+        return together[:, 0], together[:, 1:]
+
     def take(self, points: Ints) -> Problem:
         ends = np.cumsum(self.counts)
         counts = np.diff(np.concatenate(([0], np.searchsorted(points, ends))))
+        rows = self.spread[points]
+        needed = np.unique(rows.indices)
         return replace(
-            self, terms=self.terms.take(points), log_loss=self.log_loss[points], counts=tuple(counts.tolist())
+            self,
+            terms=self.terms.take(needed),
+            spread=rows[:, needed],
+            log_loss=self.log_loss[points],
+            counts=tuple(counts.tolist()),
         )
 
     def thinned(self, points: int) -> Problem:
         """Return about so many points of each curve, evenly spread."""
+        return self.take(self._even(points))
+
+    def _even(self, points: int) -> Ints:
         starts = np.cumsum(self.counts) - self.counts
         parts = [
             start + np.unique(np.linspace(0, count - 1, min(points, count)).round().astype(np.int64))
             for start, count in zip(starts, self.counts, strict=True)
         ]
-        return self.take(np.concatenate(parts))
+        return np.concatenate(parts)
+
+    def coarse(self) -> Problem:
+        """Return a few points of each curve, evenly spread, of those that are not interpolated."""
+        known = np.flatnonzero(np.diff(self.spread.indptr) == 1)
+        wanted = self._even(COARSE_POINTS)
+        later = np.clip(np.searchsorted(known, wanted), 1, len(known) - 1)
+        nearer = later - (wanted - known[later - 1] < known[later] - wanted)
+        return self.take(np.unique(known[nearer]))
 
     def without(self, curve: int) -> tuple[Problem, Problem]:
         """Return the other curves, and this one."""
@@ -94,39 +136,55 @@ def after_warmup(curve: Curve) -> Curve:
     return settled
 
 
-def descend(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: float = TOLERANCE) -> Solution:
-    return minimise(
-        lambda parameters: law.jacobian(parameters, problem.terms),
+def check_converged(curve: Curve) -> None:
+    """Raise MplError for a run that has diverged: no law holds there."""
+    settled = after_warmup(curve)
+    first, worst = settled.loss[:3].max(), int(np.argmax(settled.loss))
+    if settled.loss[worst] > DIVERGED * first:
+        raise MplError(
+            f"{curve.name}: the loss at step {settled.step[worst]} is {settled.loss[worst]:.4g}, and was {first:.4g} "
+            "after the warm-up: a diverged run has no curve; cut it before that or leave it out"
+        )
+
+
+def descend(
+    law: Law, problem: Problem, prior: Prior, start: Array, tolerance: float = TOLERANCE, damping: float = NEAR
+) -> Solution:
+    task = Task(
+        lambda parameters: problem.loss(law, parameters),
+        lambda parameters: problem.jacobian(law, parameters),
         problem.log_loss,
-        start,
         prior,
         problem.delta,
-        tolerance=tolerance,
     )
+    return minimise(task, start, tolerance=tolerance, damping=damping)
 
 
 def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: float = TOLERANCE) -> Solution:
     """Descend from any start: first with the response held near it, as far-off levels would tear that away."""
     held = np.array([0.0 if name in ("L0", "A", "alpha", "B") else HOLD for name in law.parameters])
-    first = descend(law, problem, Prior(start, held), start, COARSE_TOLERANCE)
-    then = descend(law, problem, prior, first.parameters, tolerance)
+    first = descend(law, problem, Prior(start, held), start, HELD_TOLERANCE, FAR)
+    then = descend(law, problem, prior, first.parameters, tolerance, FAR)
     return replace(then, evaluations=first.evaluations + then.evaluations)
 
 
-def solve(law: Law, problem: Problem, prior: Prior, starts: Sequence[Array]) -> tuple[Solution, list[float]]:
-    """Descend from every start on a few points, from the best end on all of them; return the objectives too."""
-    coarse = problem.thinned(COARSE_POINTS)
-    ends = [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in starts]
+def solve(law: Law, problem: Problem, prior: Prior, others: Sequence[Array] = ()) -> tuple[Solution, list[float]]:
+    """Descend from the default starts and `others` on a few points, from the best end on all.
+
+    Returns also the objective that each start reached on the few.
+    """
+    coarse = problem.coarse()
+    ends = [descend(law, coarse, prior, start, COARSE_TOLERANCE, FAR) for start in default_starts(law, coarse)]
+    ends += [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in others]
     objectives = [end.objective for end in ends]
     best = descend(law, problem, prior, ends[int(np.argmin(objectives))].parameters)
     evaluations = best.evaluations + sum(end.evaluations for end in ends)
-    return Solution(best.parameters, best.objective, best.success, best.message, evaluations), objectives
+    return replace(best, evaluations=evaluations), objectives
 
 
 def default_starts(law: Law, problem: Problem) -> list[Array]:
-    """Return the centre of the shapes at three speeds of response, with the best L0, A and B for each."""
-    coarse = problem.thinned(COARSE_POINTS)
-    return [linear_start(law, coarse, _guess(law, problem, speed)) for speed in (30.0, 300.0, 3000.0)]
+    """Return the centre of the shapes at three speeds of response, with the best L0, A, alpha and B for each."""
+    return [linear_start(law, problem, _guess(law, problem, speed)) for speed in (30.0, 300.0, 3000.0)]
 
 
 def random_starts(law: Law, problem: Problem, count: int, seed: int) -> list[Array]:
@@ -153,16 +211,20 @@ def _guess(law: Law, problem: Problem, speed: float) -> dict[str, float]:
 
 
 def linear_start(law: Law, problem: Problem, guess: dict[str, float]) -> Array:
-    """Return the guess with those L0, A and B that fit best by least squares, kept positive."""
+    """Return the guess with those L0, A and B that fit best by least squares, kept positive, for the best of ALPHAS."""
     parameters = np.log([guess[name] for name in law.parameters])
     loss = np.exp(problem.log_loss)
     plain = Law(law.name, law.parameters)
     linear = [0, 1, 3] if "B" in law.parameters else [0, 1]
     # With all of them 1, the derivatives by their logs are what they multiply.
-    columns = plain.jacobian(parameters, problem.terms)[1][:, linear] / loss[:, None]
-    found = np.linalg.lstsq(columns, np.ones_like(loss), rcond=None)[0]
+    columns = problem.jacobian(plain, parameters)[1][:, linear] / loss[:, None]
+    log_power = np.log(columns[:, 1] * loss) / np.exp(parameters[2])
     least = np.array([0.1 * loss.min(), 1e-3 * loss.min(), 1e-3 * loss.min() / problem.peak])[: len(linear)]
-    parameters[linear] = np.log(np.maximum(found, least))
+    tried = np.repeat(columns[None], len(ALPHAS), axis=0)
+    tried[:, :, 1] = np.exp(ALPHAS[:, None] * log_power) / loss
+    found = np.maximum(np.linalg.pinv(tried).sum(axis=-1), least)
+    best = np.argmin(((tried @ found[:, :, None] - 1) ** 2).sum(axis=(1, 2)))
+    parameters[linear], parameters[2] = np.log(found[best]), np.log(ALPHAS[best])
     if law.risk:
         parameters[3] -= np.log(loss.mean())
     return parameters

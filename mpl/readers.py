@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import inspect
 import json
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -98,11 +97,7 @@ def read_schedule(spec: str, points: Array | None = None) -> Array:
         key, _, text = part.partition("=")
         if key not in OPTIONS:
             raise MplError(f"schedule {spec!r}: unknown option {key!r}{nearest(key, OPTIONS)}: {', '.join(OPTIONS)}")
-        try:
-            values[key] = text if key in ("warmup_kind", "convention") else float(Fraction(text))
-            values[key] = int(values[key]) if key in WHOLE else values[key]
-        except (ValueError, ZeroDivisionError) as error:
-            raise MplError(f"schedule {spec!r}: {key} is {text!r}: a number is needed") from error
+        values[key] = text if key in ("warmup_kind", "convention") else _fraction(spec, key, text)
     if name.endswith(".npy"):
         values.setdefault("steps", len(_load(Path(name))))
     if points is not None and len(points):
@@ -118,14 +113,27 @@ def read_schedule(spec: str, points: Array | None = None) -> Array:
         raise MplError(f"schedule {spec!r}: {error}") from error
 
 
+def _fraction(spec: str, key: str, text: str) -> float | int:
+    kind = "a whole number" if key in WHOLE else "a number"
+    try:
+        value = Fraction(text)
+        if key in WHOLE and value.denominator != 1:
+            raise ValueError
+    except (ValueError, ZeroDivisionError) as error:
+        raise MplError(f"schedule {spec!r}: {key} is {text!r}: {kind} is needed") from error
+    return int(value) if key in WHOLE else float(value)
+
+
 def _columns(path: Path, column: str) -> dict[str, Array]:
     """Return the columns step, `column` and, where there is one, lr; rows without a value in `column` are skipped."""
-    rows = list(csv.DictReader(_text(path).splitlines()))
-    header = list(rows[0]) if rows else _text(path).splitlines()[:1]
-    found: Sequence[str] = [name.strip() for name in header if name]
+    reader = csv.DictReader(_text(path).splitlines())
+    rows = list(reader)
+    found = [name.strip() for name in reader.fieldnames or []]
     if not rows:
         raise MplError(f"{path}: no rows: a header step,lr,loss and at least two rows are needed")
     for name in ("step", column):
+        if found.count(name) > 1:
+            raise MplError(f"{path}: two columns are named {name}")
         if name not in found:
             raise MplError(f"{path}: no column {name!r}{nearest(name, found)}: the header has {', '.join(found)}")
     kept = [{(key or "").strip(): value for key, value in row.items()} for row in rows]
@@ -154,6 +162,8 @@ def _text(path: Path) -> str:
 def _load(path: Path) -> Array:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise MplError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise MplError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise MplError(f"cannot read {path}: it is no .npy file of numbers") from error
     return np.atleast_1d(np.asarray(array))

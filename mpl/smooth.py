@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpl.laws import Law
-from mpl.terms import Terms, compress
+from mpl.terms import PLAIN, Changes, Terms
 from train.schedules import Array
 
 NODES = 128
@@ -42,9 +42,9 @@ class Before:
     terms: Terms
 
     @staticmethod
-    def of(prefix: Array) -> Before:
-        """Return the history of the LRs `prefix`, of which there is at least one."""
-        terms = compress(prefix, np.array([len(prefix) - 1]))
+    def of(prefix: Array, plain: int = PLAIN) -> Before:
+        """Return the history of the LRs `prefix`, of which there is at least one; `plain` as in Changes.terms."""
+        terms = Changes(prefix).terms(np.array([len(prefix) - 1]), plain)
         return Before(float(terms.area[0]), float(prefix[-1]), terms)
 
 
@@ -57,6 +57,24 @@ class Plan:
     steps: Array
 
 
+class Grid:
+    """LRs, rising, at which u is computed, and what of the closed form depends on nothing else."""
+
+    def __init__(self, lr: Array, b: float, c: float, beta: float, gamma: float) -> None:
+        self.lr, self.log_lr, self.power = lr, np.log(lr), -1 / (1 + beta)
+        self.middle = np.sqrt(lr[1:] * lr[:-1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.unit = lr**gamma / c
+            self.log_ratio = (np.log(b * beta * c) + (2 - gamma) * self.log_lr) / (1 + beta)
+
+    def closed_form(self, price: Array | float) -> Array:
+        """Return the u at which B dG/du is the price over lr^2."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            area = self.unit * np.expm1(self.log_ratio + self.power * np.log(price))
+        positive: Array = np.nan_to_num(np.maximum(area, 0.0), nan=0.0, posinf=np.finfo(float).max)
+        return positive
+
+
 class Smooth:
     """The equations above for one law, history, range of LRs and number of steps."""
 
@@ -67,6 +85,7 @@ class Smooth:
         self.level, self.scale, self.power = values["L0"], values["A"], values["alpha"]
         self.b, self.c, self.beta = values["B"], values["C"], values["beta"]
         self.gamma = values.get("gamma", 0.0)
+        self._last: Grid | None = None
 
     def main(self, area: Array | float) -> Array:
         value: Array = self.level + self.scale * np.asarray(area) ** -self.power
@@ -88,33 +107,30 @@ class Smooth:
 
     def plan(self, start: float, total: float) -> Plan:
         """Return u(eta) for the area `total`, from the LR `start` on."""
-        lowest = max(self.floor, 1e-6 * start)
-        lr = np.geomspace(lowest, start, NODES) if lowest < start else np.array([start])
+        grid = self._grid(start)
         force = self.b * self.earnings(start, total)[1] - float(self.main_slope(self.before.area + total))
         mu = max(start * force, 1e-300)
-        area = self._closed_form(lr, mu / lr**2, np.ones_like(lr))
+        area = grid.closed_form(mu)
         if self.law.risk:
             for _ in range(RISK_SWEEPS):
                 spent = self.before.area + total - np.minimum(area, total)
                 with np.errstate(divide="ignore"):
                     response = self.law.response(
-                        self.parameters, np.log(lr), np.log(np.minimum(area, total)), area, jacobian=False
+                        self.parameters, grid.log_lr, np.log(np.minimum(area, total)), area, jacobian=False
                     )[0]
-                pull = self.b * self.main_slope(spent) * response
-                area = self._closed_form(lr, np.maximum(mu / lr**2 + pull, 1e-300), self.main(spent))
+                pull = self.b * self.main_slope(spent) * response * grid.lr**2
+                area = grid.closed_form(np.maximum(mu + pull, 1e-300) / self.main(spent))
         # Where gamma is large the equation has no monotone solution: the nearest schedule that does not rise.
         area = np.maximum.accumulate(np.minimum(area, total))
-        spans = np.diff(area) / np.sqrt(lr[1:] * lr[:-1])
-        steps = area[0] / lr[0] + np.concatenate(([0.0], np.cumsum(spans)))
-        return Plan(lr, area, steps)
+        steps = np.cumsum(np.concatenate((area[:1] / grid.lr[0], np.diff(area) / grid.middle)))
+        return Plan(grid.lr, area, steps)
 
-    def _closed_form(self, lr: Array, price: Array, factor: Array) -> Array:
-        """Return the u at which B factor dG/du is the price."""
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            ratio = self.b * factor * self.beta * self.c * lr**-self.gamma / price
-            area = lr**self.gamma / self.c * np.expm1(np.log(ratio) / (1 + self.beta))
-        positive: Array = np.nan_to_num(np.maximum(area, 0.0), nan=0.0, posinf=np.finfo(float).max)
-        return positive
+    def _grid(self, start: float) -> Grid:
+        if self._last is None or self._last.lr[-1] != start:
+            lowest = max(self.floor, 1e-6 * start)
+            lr = np.geomspace(lowest, start, NODES) if lowest < start else np.array([start])
+            self._last = Grid(lr, self.b, self.c, self.beta, self.gamma)
+        return self._last
 
     def solve(self, start: float) -> tuple[Plan, float]:
         """Return the plan that takes all steps from the LR `start`, and its area."""
@@ -123,7 +139,7 @@ class Smooth:
             plan = self.plan(start, total)
             return float(plan.steps[-1] + (total - plan.area[-1]) / start) - self.count
 
-        total = root(excess, 1e-3 * start * self.count, start * self.count)
+        total = root(excess, 1e-3 * start * self.count, start * self.count, 1 / start)
         return self.plan(start, total), total
 
     def loss(self, plan: Plan, total: float, start: float) -> float:
@@ -137,21 +153,25 @@ class Smooth:
         return float(self.main(self.before.area + total) - self.b * earned)
 
 
-def root(function: Callable[[float], float], low: float, high: float, rounds: int = 60) -> float:
-    """Return a zero between `low` and `high` of a rising function, or the end nearer to one (Illinois method)."""
-    at_low, at_high = function(low), function(high)
-    if at_low >= 0 or at_high <= 0:
-        return low if at_low >= 0 else high
-    for _ in range(rounds):
-        middle = (low * at_high - high * at_low) / (at_high - at_low)
-        value = function(middle)
-        if abs(value) < ACCURACY_STEPS or high - low < 1e-14 * high:
-            return middle
-        if value > 0:
-            high, at_high, at_low = middle, value, at_low / 2
-        else:
-            low, at_low, at_high = middle, value, at_high / 2
-    return middle
+def root(function: Callable[[float], float], low: float, high: float, slope: float, rounds: int = 60) -> float:
+    """Return a zero of a rising function between `low` and `high`, or the end nearer to one.
+
+    Secants from `high` on, where the slope is about `slope`, and halves of the bracket where they do not help.
+    """
+    at, value = high, function(high)
+    if value <= 0:
+        return high
+    for turn in range(rounds):
+        next_at = at - value / slope if slope > 0 and turn % 4 < 3 else low
+        if not low < next_at < high:
+            next_at = (low + high) / 2
+        next_value = function(next_at)
+        low, high = (next_at, high) if next_value < 0 else (low, next_at)
+        if abs(next_value) < ACCURACY_STEPS or high - low < 1e-14 * high:
+            return next_at
+        slope = (next_value - value) / (next_at - at)
+        at, value = next_at, next_value
+    return at
 
 
 def smooth_lrs(law: Law, parameters: Array, prefix: Array, count: int, peak: float, floor: float) -> Array:
@@ -163,8 +183,7 @@ def smooth_lrs(law: Law, parameters: Array, prefix: Array, count: int, peak: flo
         start = _best_start(task, peak, floor)
         plan, total = task.solve(start)
     # The LR of a step is that in its middle; np.interp keeps the ends: the start before, the lowest LR after.
-    left = np.arange(count, 0, -1) - 0.5
-    lrs = np.interp(left, plan.steps, plan.lr)
+    lrs = np.interp(np.arange(0.5, count), plan.steps, plan.lr)[::-1]
     lowest = plan.lr[np.searchsorted(plan.area, 0.0, side="right") - 1] if plan.area[0] == 0 else plan.lr[0]
     return np.minimum.accumulate(np.clip(lrs, max(lowest, floor), start))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from mpl.smooth import Smooth
 from mpl.terms import Ints
@@ -62,7 +63,7 @@ def staircase_lrs(task: Smooth, start: float) -> Array:
 
     def shape(x: Array) -> tuple[Array, Array, Array, Array]:
         """Return what x, the logits of parts of the way down that is left and logs of lengths, stands for."""
-        part = 1 / (1 + np.exp(-x[:drops]))
+        part = expit(x[:drops])
         left: Array = np.cumprod(1 - part, dtype=np.float64)
         lengths = np.exp(x[drops:] - x[drops:].max())
         return part, left, start * np.exp(depth * (1 - left)), count * lengths / lengths.sum()

@@ -23,6 +23,10 @@ Ints = NDArray[np.int64]
 
 NODES = 8
 """Changes that stand for a merged block: an error of less than 1e-10 of the loss."""
+PLAIN = 100_000
+"""Up to so many changes, merging them for a single point takes longer than it saves."""
+CHUNK = 256
+"""Blocks at a time: bounds the memory."""
 SMOOTH = 1e-6
 """How well a block's log LR and areas must follow the polynomial through its nodes."""
 
@@ -42,8 +46,8 @@ class Terms:
     """log eta_k of the term; -inf where the LR is 0."""
     gap: Array
     """S_k(t), the LR area from step k to t."""
-    log_before: Array
-    """The log of the LR area before step k, but at least that at the end of the warm-up."""
+    before: Array
+    """The LR area before step k, but at least that at the end of the warm-up."""
     steps: Array
     """The number of steps from k to t."""
 
@@ -52,13 +56,23 @@ class Terms:
         with np.errstate(divide="ignore"):
             return np.log(self.gap)
 
+    @cached_property
+    def log_before(self) -> Array:
+        return np.log(self.before)
+
+    @cached_property
+    def _filled(self) -> tuple[Ints, Ints]:
+        """The points that have terms, and the first of each."""
+        points = np.flatnonzero(np.diff(self.first))
+        return points, self.first[points]
+
     def sum(self, values: Array) -> Array:
-        """Return the sum of `values` [..., m] over the terms of each point: [..., n]."""
-        if not len(self.weight):
-            return np.zeros((*values.shape[:-1], len(self.area)))
-        # reduceat takes the value at the index for an empty range, and no index beyond the end.
-        sums: Array = np.add.reduceat(values, np.minimum(self.first[:-1], len(self.weight) - 1), axis=-1)
-        return np.where(self.first[1:] > self.first[:-1], sums, 0.0)
+        """Return the sums of `values` [k, m] over the terms of each point: [k, n]."""
+        points, first = self._filled
+        sums = np.zeros((len(values), len(self.area)))
+        if len(points):
+            sums[:, points] = np.add.reduceat(values, first, axis=-1)
+        return sums
 
     def take(self, points: Ints) -> Terms:
         """Return the terms of some of the points."""
@@ -69,7 +83,7 @@ class Terms:
         return Terms(first=np.concatenate(([0], np.cumsum(counts))), **picked)
 
 
-TERM_ARRAYS = ("weight", "log_lr", "gap", "log_before", "steps")
+TERM_ARRAYS = ("weight", "log_lr", "gap", "before", "steps")
 
 
 def concatenate(parts: Sequence[Terms]) -> Terms:
@@ -90,30 +104,44 @@ class Changes:
     """The LR changes of a schedule, ready to give the terms of any steps."""
 
     def __init__(self, lrs: Array, nodes: int = NODES) -> None:
+        self.nodes = nodes
         self.before = np.concatenate(([0.0], np.cumsum(lrs)))
         drops = lrs[:-1] - lrs[1:]
         self.at = np.flatnonzero(drops) + 1
-        start = self.before[self.at]
+        self.drop = drops[self.at - 1]
+        self.start = self.before[self.at]
+        self.least_area = self.before[np.argmax(lrs) + 1]
         with np.errstate(divide="ignore"):
             self.log_lr = np.log(lrs[self.at])
-            self.log_before = np.log(np.maximum(start, self.before[np.argmax(lrs) + 1]))
-        smooth = (self.log_lr, self.log_before, start, self.at.astype(np.float64))
-        self.tree = _Tree(drops[self.at - 1], start, self.before[self.at + 1], smooth, nodes)
 
-    def terms(self, steps: Ints) -> Terms:
-        """Return the terms of the points at `steps`, which rise."""
-        area = self.before[steps + 1]
-        point, source, weight = self.tree.gather(np.searchsorted(self.at, steps, side="right"), area)
-        order = np.argsort(point, kind="stable")
-        point, source, weight = point[order], source[order], weight[order]
+    @cached_property
+    def tree(self) -> _Tree:
+        log_before = np.log(np.maximum(self.start, self.least_area))
+        smooth = (self.log_lr, log_before, self.start, self.at.astype(np.float64))
+        return _Tree(self.drop, self.start, self.before[self.at + 1], smooth, self.nodes)
+
+    def terms(self, steps: Ints, plain: int = PLAIN) -> Terms:
+        """Return the terms of the points at `steps`, which rise; of a single one up to `plain` are not merged."""
+        area, seen = self.before[steps + 1], np.searchsorted(self.at, steps, side="right")
+        point: int | Ints
+        source: slice | Ints
+        if len(steps) == 1 and seen[0] <= plain:
+            point, source, first = 0, slice(int(seen[0])), np.array([0, seen[0]])
+            weight = self.drop[source]
+        else:
+            point, source, weight = self.tree.gather(seen, area)
+            order = np.argsort(point, kind="stable")
+            point, source, weight = point[order], source[order], weight[order]
+            first = np.searchsorted(point, np.arange(len(steps) + 1))
+        start = self.start[source]
         return Terms(
             step=steps,
             area=area,
-            first=np.searchsorted(point, np.arange(len(steps) + 1)),
+            first=first,
             weight=weight,
             log_lr=self.log_lr[source],
-            gap=area[point] - self.before[self.at[source]],
-            log_before=self.log_before[source],
+            gap=area[point] - start,
+            before=np.maximum(start, self.least_area),
             steps=(steps[point] - self.at[source] + 1).astype(np.float64),
         )
 
@@ -124,10 +152,10 @@ class _Tree:
     def __init__(self, drop: Array, start: Array, end: Array, smooth: tuple[Array, ...], nodes: int) -> None:
         self.drop, self.start, self.end, self.nodes = drop, start, end, nodes
         self.levels: list[_Level] = []
-        size = 2 * nodes
-        while size <= len(drop):
-            self.levels.append(_Level.of(drop, smooth, size, nodes))
-            size *= 2
+        if len(drop) >= 2 * nodes:
+            self.levels.append(_Level.lowest(drop, smooth, nodes))
+            while len(self.levels[-1].smooth) > 1:
+                self.levels.append(self.levels[-1].above(smooth))
 
     def gather(self, seen: Ints, area: Array) -> tuple[Ints, Ints, Array]:
         """Return (point, change, weight) of all terms; `seen` counts the changes up to each point."""
@@ -157,38 +185,87 @@ class _Tree:
 
 @dataclass(frozen=True)
 class _Level:
+    """The blocks of one size: whether each is smooth, and the changes that stand for it with their weights."""
+
     size: int
+    at: Ints
     smooth: NDArray[np.bool_]
-    source: Ints
     weight: Array
 
+    @cached_property
+    def source(self) -> Ints:
+        return np.arange(len(self.smooth))[:, None] * self.size + self.at
+
     @staticmethod
-    def of(drop: Array, smooth: tuple[Array, ...], size: int, nodes: int) -> _Level:
-        count = len(drop) // size
+    def lowest(drop: Array, kinds: Sequence[Array], nodes: int) -> _Level:
+        """Return the shortest blocks; `kinds` are arrays over changes that have to be smooth."""
+        size = 2 * nodes
         at, lagrange = basis(size, nodes)
-        good = np.ones(count, dtype=bool)
-        for values in smooth:
-            with np.errstate(invalid="ignore"):
-                block = values[: count * size].reshape(count, size)
-                block = block - block[:, :1]
-                error = np.abs(block[:, at] @ lagrange - block).max(axis=1)
-                good &= error <= SMOOTH * np.maximum(np.ptp(block, axis=1), 1e-3)
-        weight = drop[: count * size].reshape(count, size) @ lagrange.T
-        return _Level(size, good, np.arange(count)[:, None] * size + at, weight)
+        count = len(drop) // size
+        good = []
+        for first, end in _chunks(count):
+            values = np.stack([kind[first * size : end * size].reshape(end - first, size).T for kind in kinds])
+            good.append(_follows(values, values[:, at], lagrange))
+        return _Level(size, at, np.concatenate(good), drop[: count * size].reshape(count, size) @ lagrange.T)
+
+    def above(self, kinds: Sequence[Array]) -> _Level:
+        """Return the blocks twice as long, which see of each half only what stands for it."""
+        size, count = 2 * self.size, len(self.smooth) // 2
+        at, inner, lagrange = _doubled(self.size, len(self.at))
+        good = self.smooth[: 2 * count : 2] & self.smooth[1 : 2 * count : 2]
+        for first, end in _chunks(count):
+            starts = np.arange(first, end) * size
+            values = np.stack([kind[starts + inner[:, None]] for kind in kinds])
+            nodes = np.stack([kind[starts + at[:, None]] for kind in kinds])
+            good[first:end] &= _follows(values, nodes, lagrange)
+        return _Level(size, at, good, self.weight[: 2 * count].reshape(count, len(inner)) @ lagrange.T)
+
+
+def _chunks(count: int) -> list[tuple[int, int]]:
+    return [(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
+
+
+def _follows(values: Array, nodes: Array, lagrange: Array) -> NDArray[np.bool_]:
+    """Return of each block whether its `values` [kinds, n, blocks] follow the polynomial through its nodes."""
+    with np.errstate(invalid="ignore"):
+        first = nodes[:, :1]
+        nodes = nodes - first
+        error = np.abs(lagrange.T @ nodes - (values - first)).max(axis=1)
+        good: NDArray[np.bool_] = (error <= SMOOTH * np.maximum(np.abs(nodes).max(axis=1), 1e-3)).all(axis=0)
+    return good
+
+
+def chebyshev(size: int, nodes: int) -> Ints:
+    """Return indices at about the Chebyshev points of a block."""
+    angles = np.pi * (np.arange(nodes) + 0.5) / nodes
+    return np.rint((size - 1) / 2 * (1 - np.cos(angles))).astype(np.int64)
+
+
+def lagrange_at(at: Ints, places: Ints) -> Array:
+    """Return the Lagrange polynomials of the nodes `at` in some places: [nodes, places] (barycentric formula)."""
+    between = (at[:, None] - at).astype(np.float64)
+    np.fill_diagonal(between, 1.0)
+    away = (places - at[:, None]).astype(np.float64)
+    hit = away == 0
+    away[hit] = 1.0
+    terms = 1 / (between.prod(axis=1)[:, None] * away)
+    lagrange: Array = np.where(hit.any(axis=0), hit, terms / terms.sum(axis=0))
+    return lagrange
 
 
 @cache
 def basis(size: int, nodes: int) -> tuple[Ints, Array]:
-    """Return nodes, at about the Chebyshev points of a block, and the Lagrange polynomials there: [nodes, size]."""
-    angles = np.pi * (np.arange(nodes) + 0.5) / nodes
-    at = np.rint((size - 1) / 2 * (1 - np.cos(angles))).astype(np.int64)
-    offset = (np.arange(size) - at[:, None]) / size
-    lagrange = np.ones((nodes, size))
-    for i in range(nodes):
-        for j in range(nodes):
-            if i != j:
-                lagrange[i] *= offset[j] / ((at[i] - at[j]) / size)
-    return at, lagrange
+    """Return the nodes of a block, and their Lagrange polynomials in all of its places: [nodes, size]."""
+    at = chebyshev(size, nodes)
+    return at, lagrange_at(at, np.arange(size))
+
+
+@cache
+def _doubled(size: int, nodes: int) -> tuple[Ints, Ints, Array]:
+    """Return the nodes of a block of twice the size, those of its halves, and the polynomials of the former there."""
+    at, half = chebyshev(2 * size, nodes), chebyshev(size, nodes)
+    inner = np.concatenate((half, half + size))
+    return at, inner, lagrange_at(at, inner)
 
 
 def _ranges(counts: Ints) -> Ints:

@@ -77,13 +77,42 @@ def test_bars_widen_with_what_left_out_curves_show() -> None:
     curves = three("mpl", TRUE["mpl"])
     bent = curves[2].loss * np.where(curves[2].step > 3500, 1.05, 1.0)
     bad = fit([*curves[:2], Curve.of("bent", curves[2].step, bent, curves[2].lrs)], "mpl")
-    assert good.bars is not None
-    assert bad.bars is not None
-    assert good.bars.factor == 1.645
-    assert bad.bars.factor > 1.645
-    predicted = good.predict(curves[0].lrs)
+    lrs = schedule("wsd", 6000, 3e-4, 300)
+    predicted, worse = good.predict(lrs), bad.predict(lrs)
     assert (predicted.lower < predicted.loss).all()
     assert (predicted.loss < predicted.upper).all()
+    assert ((worse.upper - worse.lower)[600:] > 2 * (predicted.upper - predicted.lower)[600:]).all()
+
+
+def test_bars_widen_where_other_laws_say_otherwise() -> None:
+    result = fit(three("mpl", TRUE["mpl"], noise=5e-4))
+    assert result.bars is not None
+    assert set(result.bars.rivals) == {"mpl", "momentum"}
+    like, unlike = schedule("constant", 6000, 3e-4, 300), schedule("linear", 40_000, 3e-4, 300, floor=0.0)
+    half = [result.predict(lrs, np.array([len(lrs) - 1])) for lrs in (like, unlike)]
+    assert half[1].upper[0] - half[1].loss[0] > 2 * (half[0].upper[0] - half[0].loss[0])
+
+
+def test_before_any_area_there_is_no_bar() -> None:
+    result = fit(three("mpl", TRUE["mpl"]), "mpl")
+    lrs = schedule("cosine", 50, 3e-4, 10, convention="linspace")
+    first, both = result.predict(lrs, np.array([0])), result.predict(lrs, np.array([0, 40]))
+    assert np.isinf(first.loss[0])
+    assert np.isnan(first.upper[0])
+    assert both.lower[1] < both.loss[1] < both.upper[1]
+
+
+def test_bars_cover_what_is_past_the_divergence() -> None:
+    covered = []
+    for noise in (3e-4, 9e-4):
+        result = fit(three("momentum", TRUE["momentum"], noise=noise))
+        for name in ("wsd", "wsdld", "wsdcon_10"):
+            lrs = schedule(name, 6000, 3e-4, 300)
+            curve = synthetic(name, 6000, lrs, "momentum", TRUE["momentum"], noise)
+            late = curve.part(np.flatnonzero(curve.step >= divergence(curve, three("momentum", TRUE["momentum"]))))
+            predicted = result.predict(lrs, late.step)
+            covered.append(((predicted.lower <= late.loss) & (late.loss <= predicted.upper)).mean())
+    assert np.mean(covered) >= 0.8
 
 
 def test_a_saved_fit_is_the_fit(tmp_path: Path) -> None:
@@ -141,7 +170,7 @@ def test_published_parameters_have_the_published_figures(size: int, objective: f
     for name, value in PUBLISHED_METRICS[size].as_dict().items():
         assert getattr(found, name) == pytest.approx(value, abs=6e-6), name
     problem = make_problem("mpl", [published(size, name) for name in FITTED], 1e-3)
-    loss = given.law.loss(given.log_parameters, problem.terms)
+    loss = problem.loss(given.law, given.log_parameters)
     assert huber(problem.log_loss - np.log(loss), 1e-3) == pytest.approx(objective, rel=3e-4)
 
 

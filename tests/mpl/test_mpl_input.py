@@ -38,6 +38,7 @@ def written(path: Path, rows: list[str], header: str = "step,lr,loss") -> Path:
         (["60,0.1"], "step,lr,loss", "0 points .*2 are needed"),
         (ROWS, "step,lr,lossy", "no column 'loss', did you mean lossy"),
         (ROWS, "when,lr,loss", "no column 'step'"),
+        (ROWS, "step,loss,loss", "two columns are named loss"),
         ([*ROWS, "2000,1e-3,3.0"], "step,lr,loss", "step 2000 is beyond the schedule, which has 1000 steps"),
         (["-60,1e-3,4", *ROWS], "step,lr,loss", "step -60 is negative"),
         (["60.5,1e-3,4", *ROWS[1:]], "step,lr,loss", "step 60.5 is not whole"),
@@ -75,8 +76,10 @@ def test_lrs_that_are_those_of_the_step_before_are_fine(tmp_path: Path) -> None:
         ("cosine", "steps and peak missing|peak missing"),
         ("cosin:steps=10,peak=1", "unknown schedule 'cosin', did you mean cosine"),
         ("cosine:steps=10,peek=1", "unknown option 'peek', did you mean peak"),
-        ("cosine:steps=ten,peak=1", "steps is 'ten': a number is needed"),
+        ("cosine:steps=ten,peak=1", "steps is 'ten': a whole number is needed"),
         ("cosine:steps=10,peak=1/0", "peak is '1/0'"),
+        ("cosine:steps=10.5,peak=1", "steps is '10.5': a whole number is needed"),
+        ("cosine:steps=10,peak=inf", "peak is 'inf': a number is needed"),
         ("cosine:steps=10,peak=1,warmup=11", "warmup is 11"),
         ("absent.npy", r"cannot read absent\.npy"),
         ("constant:steps=10,peak=0", "the LR is 0 at every step"),
@@ -223,6 +226,13 @@ def test_a_bad_list_of_trials(tmp_path: Path, line: str, message: str) -> None:
         ),
         (["report", "{fit}", "--out", "{out}"], "report needs --trials FILE"),
         (["fitt"], "invalid choice: 'fitt'"),
+        (["fit", "{csv}@" + SPEC, "--starts", "-3", "--out", "{out}"], "the number of random starts is -3"),
+        (["predict", "{fit}", "--schedule", "cosine:steps=1000,peak=1", "--out", "{out}"], "the law gives a loss of -"),
+        (["optimize", "{fit}", "--steps", "9", "--peak", "9", "--out", "{out}"], "LRs up to 9 are too far from"),
+        (
+            ["optimize", "{fit}", "--steps", "99", "--peak", "1", "--warmup", "9", "--out", "{out}", "--prefix", SPEC],
+            "a prefix is in place of a warm-up, which is 9 steps",
+        ),
     ],
 )
 def test_one_line_and_code_2(
@@ -239,6 +249,21 @@ def test_one_line_and_code_2(
     assert lines[0].startswith("mpl: error: ")
     assert re.search(message, lines[0])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_diverged_run_is_no_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*ROWS[:30], *(row.rsplit(",", 1)[0] + ",1e6" for row in ROWS[30:])]
+    path = written(tmp_path / "up.csv", rows)
+    assert main(["fit", f"{path}@{SPEC}", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "up: the loss at step 660 is 1e+06, and was 3.94 after the warm-up: a diverged run has no curve" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_schedule_that_is_no_numpy_file_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "lr.npy").write_text("0.1\n")
+    with pytest.raises(MplError, match=r"lr\.npy: it is no \.npy file of numbers"):
+        read_schedule(str(tmp_path / "lr.npy"))
 
 
 def test_a_curve_needs_no_file_name_that_tells_its_schedule(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import mpl.staircase
 from mpl import FitResult
 from mpl.dense import loss_everywhere
 from mpl.laws import LAWS, law_of, to_logs
-from mpl.terms import compress
+from mpl.panels import interpolation
+from mpl.terms import Changes, compress
 from tests.mpl.curves import PARAMETERS
 from train.schedules import Array, schedule
 
@@ -95,7 +96,7 @@ def test_merged_blocks_and_every_step_equal_the_plain_sum(law: str, name: str) -
     if name != "noise":
         assert len(merged.weight) < len(unmerged.weight) / 2
     np.testing.assert_allclose(law_of(law).loss(values(law), merged), exact, rtol=1e-9)
-    np.testing.assert_allclose(loss_everywhere(law_of(law), values(law), lrs)[steps], exact, rtol=1e-9)
+    np.testing.assert_allclose(loss_everywhere(law_of(law), values(law), Changes(lrs))[steps], exact, rtol=1e-9)
 
 
 def test_a_million_steps_need_few_evaluations() -> None:
@@ -158,3 +159,14 @@ def test_any_lrs_give_finite_losses_and_slopes(lrs: list[float], beta: float, ga
 def test_the_examples_of_the_documentation() -> None:
     for module in (mpl, mpl.metrics, mpl.optimize, mpl.solve, mpl.staircase):
         assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", ["cosine", "to zero", "two stages", "restarts", "pauses", "noise"])
+def test_points_between_nodes_of_panels_equal_the_law(law: str, name: str) -> None:
+    lrs = SCHEDULES[name](6000)
+    steps = np.arange(int(np.argmax(lrs)), 6000, 8)
+    (needed,), matrix = interpolation([(lrs, steps)])
+    loss = law_of(law).loss(values(law), compress(lrs, steps))
+    np.testing.assert_allclose(matrix @ loss[needed], loss, rtol=1e-7)
+    assert len(needed) < len(steps) / 2 or name in ("noise", "pauses")

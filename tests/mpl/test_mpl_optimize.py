@@ -128,6 +128,22 @@ def test_what_now_after_steps_that_are_taken() -> None:
     assert short.loss < min(short.usual.values())
 
 
+def test_a_rise_after_the_prefix_is_said() -> None:
+    found = optimize_schedule(given_fit(), 400, PEAK, prefix=np.full(100, PEAK / 3))
+    assert any("the LR rises from 0.0001, the last one of the prefix" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("law", ["mpl", "mpl_risk"])
+def test_pauses_in_the_prefix_are_fine(law: str, kind: str) -> None:
+    for prefix in (np.array([PEAK, 0.0]), np.array([0.0, PEAK]), np.tile([PEAK, 0.0], 50)):
+        found = optimize_schedule(given_fit(law), 400, PEAK, prefix=prefix, kind=kind)
+        planned = found.lrs[len(prefix) :]
+        assert np.isfinite(found.loss)
+        assert (planned >= 0).all()
+        assert (np.diff(planned) <= 0).all()
+
+
 def test_the_largest_decay_is_kept() -> None:
     found = optimize_schedule(given_fit(), 2000, PEAK, 100, 0.01, "staircase", max_decay=0.01)
     planned = found.lrs[100:]
