@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from runner import client, closing, overview
+from runner import client, closing, faraway, overview
 from runner.errors import InputError
 from runner.follow import Follower, Left, trial_of
 from runner.lasting import lasting_output
@@ -36,6 +36,8 @@ def follow(options: argparse.Namespace, watcher_of: Callable[[Progress, int, Con
     output = Path(options.output)
     if not output.is_dir():
         raise InputError(f"-o {output}: no such directory.")
+    if watcher_of is None:
+        faraway.wait(output)
     channel = client.reach(output)
     if channel is None:
         return _without_daemon(output)

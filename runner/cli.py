@@ -58,6 +58,7 @@ def _run_options(result: argparse.ArgumentParser) -> None:
     add = result.add_argument
     add("-c", "--command", metavar="STAGE", nargs="+", help="only these stages of the template")
     add("-r", "--resource", metavar="R", nargs="+", help=RESOURCE_HELP)
+    add("-x", "--executor", metavar="X", help="where trials run: local, slurm, sge … (default: the file's `executor`)")
     add("-f", "--force", action="store_true", help="run finished stages again")
     add("-d", "--debug", action="store_true", help="only the first trial, on this terminal, as if with -f: pdb works")
     add("--sample", metavar="N", type=results.count, help="only N combinations of each grid, drawn at random")
@@ -66,6 +67,10 @@ def _run_options(result: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="print the commands; run and write nothing")
     add("--json", action="store_true", help="with --dry-run: one JSON object a trial on standard output")
     add("--detach", action="store_true", help="return once the plan is safe; `run watch` attaches again")
+    add(
+        "--submit", metavar="TIME", nargs="?", const="24h", type=_duration,
+        help="the daemon, too, is a job of the batch system, for so long at a time (default: 24h)",
+    )  # fmt: skip
     add("--prune", action="store_true", help="end running trials that the file no longer asks for")
     add("--take-over", action="store_true", help="take attempts that another host did not close for dead")
 
@@ -122,6 +127,16 @@ def _gpus_options(result: argparse.ArgumentParser) -> None:
 
 
 def _no_options(_result: argparse.ArgumentParser) -> None: ...
+
+
+def _duration(text: str) -> str:
+    from runner.options import seconds
+
+    try:
+        seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
+    return text
 
 
 RUN = Command("runner.run", DESCRIPTION, _run_options)

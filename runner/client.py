@@ -107,6 +107,12 @@ def reach(output: Path) -> Channel | None:
     return channel
 
 
+def elsewhere(output: Path) -> lock.Holder | None:
+    """Who holds an output directory on another host, and has shown lately that it lives."""
+    holder = lock.holder(output)
+    return holder if holder is not None and _is_elsewhere(holder) and _is_fresh(output) else None
+
+
 def command(output: Path, request: Message) -> Message | None:
     """Gives a daemon a word; returns its answer, None where it is on another host and will read it later.
 
@@ -117,8 +123,7 @@ def command(output: Path, request: Message) -> Message | None:
     """
     if not output.is_dir():
         raise InputError(f"-o {output}: no such directory.")
-    holder = lock.holder(output)
-    if holder is not None and _is_elsewhere(holder) and _is_fresh(output):
+    if elsewhere(output) is not None:
         inbox.drop(output, request)
         return None
     channel = reach(output)

@@ -127,7 +127,7 @@ class Commands:
         self.has_worked = True
         self._environment = dict(plan.secrets.environment)
         self._plans[plan.header.plan_id] = plan
-        used = self._daemon.intake.plan_ids() | {plan.header.plan_id}
+        used = self._daemon.plans_in_use() | {plan.header.plan_id}
         last_full = {item.header.file: plan_id for plan_id, item in self._plans.items() if item.header.is_full}
         is_older_used = False
         for plan_id in list(self._plans):
@@ -142,6 +142,7 @@ class Commands:
     def restore(self) -> None:
         """Takes up what an earlier daemon left; what of it is lost is said."""
         told = {entry["plan"] for entry in self._journal.entries() if "plan" in entry}
+        self._daemon.restore(self._output)
         self._rounds.hold(told)
         plans.clean(self._output, told)
         entries = self._journal.open_entries()
@@ -169,12 +170,13 @@ class Commands:
                     again = _asked_for(entries[number + 1 :], opened)
                     self._daemon.cancel(self._known(set(entry["trials"]) - again))
                 elif kind == "pause":
-                    self._daemon.scheduler.pause(entry["sweep"])
+                    self._daemon.pause(entry["sweep"])
                 elif kind == "resume":
                     self._daemon.resume()
             except RunnerError as error:
                 self._say_lost(entry, error)
         self._rounds.let_go()
+        self._daemon.end_strays()
 
     def _say_lost(self, entry: Entry, error: RunnerError) -> None:
         message = f"What was asked for at {entry.get('time', '?')} is not taken up again: {error} Type `run`."
@@ -214,7 +216,7 @@ class Commands:
         if sweep is not None and sweep not in sweeps:
             raise InputError(f"{sweep}: no such sweep. Known: {', '.join(sorted(sweeps)) or 'none'}.")
         self._journal.append({"kind": "pause", "sweep": sweep})
-        self._daemon.scheduler.pause(sweep)
+        self._daemon.pause(sweep)
         return {"running": len(list(self._daemon.running()))}
 
     def resume(self, _request: Message) -> Message:

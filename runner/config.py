@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import arithmetic, gatherfile, searchfile, template
+from runner import arithmetic, executorfile, gatherfile, searchfile, template
 from runner import header as headers
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
@@ -66,8 +66,10 @@ class Config:
         return [key for key in given if key not in used]
 
 
-def load(path: Path, text: str | None = None) -> Config:
+def load(path: Path, text: str | None = None, executor: str | None = None) -> Config:
     """Reads and validates a params.yaml; `text` is what stood there when it was read before.
+
+    `executor` is the one that the command line asks for.
 
     Raises:
         InputError: anything in it is not as it must be; nothing was written.
@@ -86,6 +88,10 @@ def load(path: Path, text: str | None = None) -> Config:
         raise InputError(f"{path}: no grid; add one after a line `---`, such as `lr: [0.1, 0.01]`.")
     sweeps = [parse_sweep(document, known) for document in grids]
     options = {name: header.options(name) for name in (*header.template, *header.gather)}
+    for name, (ran_by, told) in executorfile.read(header, documents[0], executor).items():
+        options[name] = replace(options[name], executor=ran_by, batch=told)
+        if told.get("pack") == "auto":  # by what an attempt is seen to need
+            options[name] = replace(options[name], per_gpu=None)
     _check_memory_options(header, documents[0], settings, options)
     config = Config(
         path=path,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from runner import records, triage
 from runner.logtail import read_tail
+from runner.metricsfile import step_reached
 from runner.model import JobState, Outcome
 from runner.recovery import EXIT_SAVED
 
@@ -30,6 +31,7 @@ class Ending(StrEnum):
     PRUNE = "prune"
     STOP = "stop"
     LOST = "lost"  # its GPU is off the bus
+    LIMIT = "limit"  # its allocation ends
 
 
 @dataclass
@@ -46,7 +48,9 @@ class Running:
     options: StageOptions
     fallback: int = 0  # the one of its commands for want of memory that it runs
     ending: Ending | None = None
+    ask_at: float | None = None  # when it is asked to end, where that waits a little
     kill_at: float | None = None
+    reached: int | None = None  # the last step of its metrics when it began
     size: int = -1  # of what the attempt writes, when it last grew
     grew_at: float = 0.0
 
@@ -95,8 +99,8 @@ def judge(item: Running, ended: Ended, seconds: float) -> Outcome:
     cause: triage.Cause | None = None
     if state in {JobState.FAILED, JobState.TIMEOUT}:
         limit: Literal["timeout", "stall"] | None = None
-        if item.ending in {Ending.TIMEOUT, Ending.STALL}:
-            limit = "timeout" if item.ending is Ending.TIMEOUT else "stall"
+        if item.ending in {Ending.TIMEOUT, Ending.STALL, Ending.LIMIT}:
+            limit = "stall" if item.ending is Ending.STALL else "timeout"
         tail = read_tail(item.log)
         cause = triage.classify(exit_code, ended.signal, tail, ended_as=limit, was_oom_killed=ended.was_oom_killed)
     return Outcome(
@@ -113,10 +117,14 @@ def judge(item: Running, ended: Ended, seconds: float) -> Outcome:
 def _state(item: Running, exit_code: int | None, is_watched: bool) -> JobState:
     if exit_code == 0:
         return JobState.COMPLETED
+    if exit_code == EXIT_SAVED and item.ending in {None, Ending.LIMIT}:
+        return JobState.INTERRUPTED
+    if item.ending is Ending.LIMIT:
+        # What has come no further in its time would not the next time either.
+        has_progressed = step_reached(item.job.trial.directory) > (item.reached or 0)
+        return JobState.INTERRUPTED if has_progressed else JobState.TIMEOUT
     if item.ending is not None:
         return _STATE_OF_ENDING[item.ending]
-    if exit_code == EXIT_SAVED:
-        return JobState.INTERRUPTED
     # Without a code: killed before our eyes, which is a failure, or gone while nobody watched.
     return JobState.FAILED if exit_code is not None or is_watched else JobState.INTERRUPTED
 

@@ -65,6 +65,7 @@ class Follower:
         self._restart = restart
         self._restarts = 0
         self._is_over: Left | None = None
+        self._was_stopped = False
         self.has_left = False  # the daemon has nothing left to do
 
     def follow(self, first: Message, stops_at_ctrl_c: bool) -> Left:
@@ -83,7 +84,8 @@ class Follower:
                 # That nothing at all is left to do is said together with the last event.
                 self._take_all(self._last_words())
         self.has_left = self._is_over is not None
-        return self._is_over or Left.OVER
+        # What runs elsewhere may have come to its end before the daemon knows that nothing is left.
+        return self._is_over or (Left.STOPPED if self._was_stopped else Left.OVER)
 
     def _last_words(self) -> list[Message]:
         try:
@@ -96,6 +98,7 @@ class Follower:
         self._channel.close()
 
     def _stop(self) -> None:
+        self._was_stopped = True
         try:
             self._channel.send(_STOP)
         except ConnectionLostError:

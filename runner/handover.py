@@ -46,7 +46,7 @@ def write(request: Request, trials: Sequence[PlannedTrial], places: Places) -> s
         is_forced=bool(options.force or options.debug),
         takes_over=options.take_over,
         prunes=options.prune,
-        options={stage: resources.with_cores(item, places) for stage, item in config.options.items()},
+        options={stage: resources.resolved(item, places, config.resource) for stage, item in config.options.items()},
         is_breadth_first=config.order == "breadth",
         fail_fast=config.fail_fast,
         slots=places.slots,

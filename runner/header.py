@@ -22,8 +22,9 @@ from runner import arithmetic, keep, template
 from runner.errors import InputError, did_you_mean
 from runner.gather import ALL, needed
 from runner.halving import Rule
+from runner.model import LOCAL
 from runner.notify import PLACEHOLDERS
-from runner.options import GRACE_S, Retry, StageOptions, seconds
+from runner.options import GRACE_S, Retry, StageOptions, mib, seconds
 from runner.triage import CauseKind
 from runner.values import check_scalar, text_of
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     from runner.yamlfile import Document, KeyPath
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MiB|GiB|MB|GB)\s*", re.ASCII)
-_MIB_OF = {"MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / 2**20, "GB": 1e9 / 2**20}
 _PERCENT = re.compile(r"\s*(\d{1,3})\s*%\s*", re.ASCII)
 _RESOURCES = (
     "is no resource; allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], {cpu: 4}, "
@@ -62,13 +61,6 @@ def _times(value: Any) -> Any:
 def _arithmetic(value: Any) -> Any:
     arithmetic.parse(str(value))
     return str(value)
-
-
-def _mib(value: Any) -> Any:
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("is no amount of memory; allowed: a text such as 20GiB or 500MiB")
-    return int(float(match[1]) * _MIB_OF[match[2]])
 
 
 def _percent(value: Any) -> Any:
@@ -128,6 +120,21 @@ class PruneSpec(_Strict):
         return Rule(tuple(self.rungs), self.keep, self.metric, self.maximize)
 
 
+def _executors(value: Any) -> Any:
+    """Each executor that is named, with what it is told."""
+    if isinstance(value, str):
+        return {value: {}}
+    if not isinstance(value, dict) or not value or not all(isinstance(name, str) for name in value):
+        raise ValueError("is no executor; allowed: a name such as local or slurm, or {slurm: {time: 4h}}")
+    return {name: {} if told is None else told for name, told in value.items()}
+
+
+Executors = Annotated[
+    dict[str, dict[str, Any]],
+    BeforeValidator(_executors, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
+]
+
+
 class StageKeys(_Strict):
     """The options of a stage; those under `stage` hold for every stage that does not say otherwise."""
 
@@ -145,6 +152,7 @@ class StageKeys(_Strict):
     on_oom: dict[str, Annotated[str, BeforeValidator(_arithmetic, json_schema_input_type=str)]] = {}
     keep: dict[str, NonNegativeInt] = {}
     prune: PruneSpec | None = None
+    executor: Executors | None = None
 
 
 class StageSpec(StageKeys):
@@ -171,7 +179,7 @@ class ResourceKeys(_Strict):
 
     cpu: PositiveInt | None = None
     name: Annotated[str, Field(min_length=1)] | None = None
-    min_free_vram: Annotated[int, BeforeValidator(_mib, json_schema_input_type=str)] | None = None
+    min_free_vram: Annotated[int, BeforeValidator(mib, json_schema_input_type=str)] | None = None
     max_util: Annotated[int, BeforeValidator(_percent, json_schema_input_type=int | str)] | None = None
 
     @model_validator(mode="after")
@@ -215,6 +223,7 @@ class Header(_Strict):
     notify: NotifySpec | None = None
     gather: dict[str, GatherSpec] = {}
     snapshot: bool = False
+    executor: Executors = {LOCAL: {}}
 
     def options(self, stage: str) -> StageOptions:
         """The options of a stage or a gather: its own ones, then those of all stages."""
@@ -238,6 +247,19 @@ class Header(_Strict):
             keep=dict(given.keep),
             prune=None if given.prune is None else given.prune.rule(),
         )
+
+    def executor_of(self, stage: str, wanted: str | None) -> tuple[str, dict[str, Any]]:
+        """The executor of a stage or a gather, and what it is told: for all stages, and for this one.
+
+        The first one that is named counts, unless another is `wanted`; a stage that names others keeps to those, but
+        for this machine, which can run all.
+        """
+        spec = self.template.get(stage) or self.gather[stage]
+        own = (None if isinstance(spec, str) else spec.executor) or self.stage.executor or {}
+        name = wanted or next(iter(self.executor))
+        if own and name not in own and (wanted is None or wanted != LOCAL):
+            name = next(iter(own))
+        return name, {**self.executor.get(name, {}), **own.get(name, {})}
 
     def option_blocks(self) -> Iterable[tuple[KeyPath, StageKeys]]:
         """Where options may stand, and what stands there."""

@@ -4,37 +4,78 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runner import records, recovery
 from runner.events import Event, Kind
 from runner.model import Job, JobState, Slot
 from runner.pipeline import Pipeline
 from runner.process import this_host
+from runner.recovery import UNKNOWN
 from runner.submission import Difference, Origin, Origins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from runner.executors.base import Executor
     from runner.ledger import Ledger
     from runner.model import Trial
     from runner.plans import Plan
-    from runner.recovery import Adopted, Found
+    from runner.recovery import Adopted, Fate, Found
     from runner.scheduler import Scheduler
 
 _KIND = {JobState.COMPLETED: Kind.SKIP, JobState.BLOCKED: Kind.BLOCK, JobState.PRUNED: Kind.PRUNE}
 
 
+class Away(Protocol):
+    """The trials that other executors have."""
+
+    def holds(self, key: str) -> bool:
+        """Whether one has a trial."""
+
+    def has_begun(self, key: str) -> bool:
+        """Whether it has begun it."""
+
+    def stages(self, key: str) -> Iterable[str]:
+        """The stages of a trial that it runs."""
+
+    def withdraw(self, trial: Trial) -> bool:
+        """Takes a trial back that it has not begun, so that it waits again; False: it has."""
+
+
+class Nowhere:
+    """No other executor has anything."""
+
+    def holds(self, _key: str) -> bool:
+        """Never."""
+        return False
+
+    def has_begun(self, _key: str) -> bool:
+        """Never."""
+        return False
+
+    def stages(self, _key: str) -> Iterable[str]:
+        """None."""
+        return ()
+
+    def withdraw(self, _trial: Trial) -> bool:
+        """Never."""
+        return False
+
+
 @dataclass(frozen=True)
 class _Examined:
-    """A trial of a new plan; `found` is None where it runs already, `word` says what it is to the plan."""
+    """A trial of a new plan; `found` is None where it runs already, `word` says what it is to the plan.
+
+    With `is_withdrawn` another executor has it, which has not begun it, and is to give it back.
+    """
 
     trial: Trial
     origin: Origin
     found: Found | None
     states: dict[str, JobState]
     word: str
+    is_withdrawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,11 +104,16 @@ class Intake:
         self._adopt = adopt
         self._origins: dict[str, Origin] = {}
         self._left_out: set[str] = set()  # trials that run, but are no longer asked for
+        self.away: Away = Nowhere()
         self.pipeline = Pipeline(scheduler, self, tell)
 
     def origin(self, trial: Trial) -> Origin:
         """Where the commands of a trial come from."""
         return self._origins[trial.key]
+
+    def states(self, trial: Trial) -> Mapping[str, JobState]:
+        """The state of each of its stages that was asked for."""
+        return self._scheduler.states(trial)
 
     def plan_ids(self) -> set[str]:
         """The plans to which trials belong."""
@@ -105,9 +151,14 @@ class Intake:
         for item in examined.trials:
             difference.count(item.word, item.trial)
             self._left_out.discard(item.trial.key)
-            if item.found is None:
+            known = self._scheduler.trial(item.trial.key)
+            if item.is_withdrawn and known is not None and self.away.withdraw(known):
+                self._enter(item.trial, self._recover(item.trial, item.origin), item.origin)
+            elif item.found is None:
                 self._origins[item.trial.key] = item.origin
                 self._scheduler.add(item.trial, item.states, item.origin.terms)
+                if known is None:  # an earlier daemon gave it away
+                    self._scheduler.hold(item.trial, Slot(next(iter(item.origin.terms.values())).executor))
             else:
                 self._enter(item.trial, item.found, item.origin)
         running = self._leave_out(examined.plan, difference) if header.is_full else []
@@ -123,6 +174,8 @@ class Intake:
         if old is not None and not header.is_full and set(before) - set(trial.stages):
             origin = origins.joined(old, trial.stages)
             trial = replace(trial, stages=tuple(origin.plan_of))
+        if self.away.holds(trial.key):
+            return self._examine_away(trial, origins, origin, before, forced)
         if known is not None and JobState.RUNNING in before.values():
             # The page of an adopted attempt does not show it.
             told = [before, records.read_stat(known.directory)]
@@ -145,15 +198,45 @@ class Intake:
             word = "changed"
         return _Examined(trial, origin, found, found.states, word)
 
+    def _examine_away(
+        self, trial: Trial, origins: Origins, origin: Origin, before: dict[str, JobState], forced: frozenset[str]
+    ) -> _Examined:
+        """A trial that another executor has: what has not begun may be taken back, if it is asked for otherwise now."""
+        has_begun = self.away.has_begun(trial.key)
+        old = self._origins.get(trial.key)
+        stages = tuple(self.away.stages(trial.key))
+        if has_begun and old is not None and not set(stages) <= origin.plan_of.keys():  # it runs them all the same
+            origin = origins.joined(old, trial.stages, [stage for stage in stages if stage in old.plan_of])
+        is_same = old is not None and origin.is_same(old, trial) and not forced
+        done = {stage for stage, state in records.read_stat(trial.directory).items() if state is JobState.COMPLETED}
+        done |= {stage for stage, state in before.items() if state is JobState.COMPLETED}
+        states = {stage: JobState.COMPLETED if stage in done - forced else JobState.PENDING for stage in trial.stages}
+        if set(states.values()) == {JobState.COMPLETED}:
+            return _Examined(trial, origin, None, states, "finished")
+        if has_begun or old is None:
+            return _Examined(trial, origin, None, states, "running" if has_begun else "waiting")
+        if is_same:
+            return _Examined(trial, old, None, dict(before), "waiting")
+        return _Examined(trial, origin, None, states, "changed", is_withdrawn=True)
+
+    def _recover(self, trial: Trial, origin: Origin, fate: Fate = UNKNOWN, given: str | None = None) -> Found:
+        header = next(iter(origin.plan_of.values())).header
+        forced = frozenset(trial.stages if header.is_forced and origin.ask == header.plan_id else ())
+        inputs = given or self.pipeline.inputs(trial, header.cwd)
+        return recovery.recover(
+            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs, fate=fate
+        )
+
+    def examine_again(self, trial: Trial, fate: Fate) -> Found:
+        """What has become of a trial that another executor had; the ledger knows it from now on."""
+        found = self._recover(trial, self._origins[trial.key], fate)
+        self._ledger.take_in(trial, found)
+        return found
+
     def release(self, trial: Trial, given: str) -> None:
         """Gives a trial to the scheduler that has waited for others: as its records show it, with these inputs."""
         origin = self._origins[trial.key]
-        header = next(iter(origin.plan_of.values())).header
-        forced = frozenset(trial.stages if header.is_forced and origin.ask == header.plan_id else ())
-        found = recovery.recover(
-            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, given
-        )
-        self._enter(trial, found, origin, is_released=True)
+        self._enter(trial, self._recover(trial, origin, given=given), origin, is_released=True)
 
     def _enter(self, trial: Trial, found: Found, origin: Origin, is_released: bool = False) -> None:
         """Gives a trial to the scheduler as it was found, and has watched what runs of it."""
@@ -179,7 +262,9 @@ class Intake:
             if trial.key in asked or all(item.header.file != plan.header.file for item in origin.plan_of.values()):
                 continue
             states = self._scheduler.states(trial)
-            is_running = JobState.RUNNING in states.values()
+            is_running = JobState.RUNNING in states.values() or self.away.holds(trial.key)
+            if is_running and self.away.withdraw(trial):
+                states, is_running = self._scheduler.states(trial), False
             if is_running or JobState.PENDING in states.values():
                 difference.count("kept" if is_running and not plan.header.prunes else "dropped", trial)
             for job in self._scheduler.cancel(trial):
@@ -214,7 +299,7 @@ class Intake:
         return count
 
     def _restore_retry(self, trial: Trial, origin: Origin) -> None:
-        if JobState.RUNNING in self._scheduler.states(trial).values():
+        if self.away.holds(trial.key) or JobState.RUNNING in self._scheduler.states(trial).values():
             self._ledger.page(trial).failures = recovery.failures(trial, origin.ask)
             return
         found = recovery.recover(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from runner.packing import WHOLE, Demand, Estimate, Sample, after_oom, estimate
+from runner.packing import WHOLE, Card, Demand, Estimate, Sample, after_oom, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,6 +47,16 @@ class Learning:
         if kind not in self._estimates:
             self._estimates[kind] = estimate(self._samples.get(kind, ()))
         return self._estimates[kind]
+
+    def fits(self, kind: str) -> int | None:
+        """How many attempts of a kind share the smallest card that one of them had; None: not known."""
+        need = self.need(kind)
+        cards = [sample.card_mib for sample in self._samples.get(kind, ()) if sample.card_mib is not None]
+        if need is None or not cards:
+            return None
+        share = Demand(kind, 1, None, need).share_of(Card(kind, min(cards)))
+        count = max(1, share.denominator // share.numerator)
+        return count if need.max_level is None else min(count, need.max_level)
 
     def demand(self, trial: Trial, stage: str, terms: Terms) -> Demand:
         """What a job asks of the GPUs."""

@@ -62,6 +62,8 @@ class Tags:
     code: str | None = None
     override: Params | None = None  # the parameters that differ, for want of memory
     inputs: str | None = None  # the hash of what other trials made for it
+    reached: int | None = None  # the last step of its metrics before it
+    task: str | None = None  # of a batch, that runs it
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Ledger:
             record["code_changed"] = True  # since the trial's attempt before
         if tags.inputs is not None:
             record["inputs"] = tags.inputs
+        if tags.task is not None:
+            record |= {"task": tags.task, "reached": tags.reached}
         page.code = tags.code
         records.append_attempt(trial.directory, record)
         page.attempts[stage] = number

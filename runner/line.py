@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from runner.model import JobState, Terms
@@ -11,6 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
     from runner.model import Trial
+
+
+class Queue(Enum):
+    """What the trials of a queue wait for."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+    BATCH = "batch"  # nothing: another executor takes all
 
 
 class Entry:
@@ -40,14 +49,14 @@ _Place = tuple[tuple[int, int, int], int, Entry]  # rank, ticket
 
 
 class Line:
-    """Two queues, for GPUs and for CPU slots; beside them what is delayed, and what belongs to a paused sweep."""
+    """A queue for each kind of place; beside them what is delayed, and what belongs to a paused sweep."""
 
-    def __init__(self, needs_gpu: Callable[[Entry], bool]) -> None:
-        """`needs_gpu` says in which queue an entry waits."""
+    def __init__(self, queue_of: Callable[[Entry], Queue]) -> None:
+        """`queue_of` says in which queue an entry waits."""
         self.is_breadth_first = False
         self.paused: set[str] = set()  # sweeps
-        self._needs_gpu = needs_gpu
-        self._queues: dict[bool, list[_Place]] = {True: [], False: []}
+        self._queue_of = queue_of
+        self._queues: dict[Queue, list[_Place]] = {queue: [] for queue in Queue}
         self._delayed: list[tuple[float, int, int, Entry]] = []
         self._parked: list[Entry] = []
         self._count = 0
@@ -55,9 +64,9 @@ class Line:
     def __len__(self) -> int:
         return self._count
 
-    def has(self, for_gpu: bool) -> bool:
+    def has(self, queue: Queue) -> bool:
         """Whether something may be in a queue."""
-        return bool(self._queues[for_gpu])
+        return bool(self._queues[queue])
 
     @property
     def next_time(self) -> float | None:
@@ -80,7 +89,7 @@ class Line:
 
     def sort_anew(self, entries: Iterator[Entry]) -> None:
         """Puts all entries that wait into the queues as they belong now."""
-        self._queues = {True: [], False: []}
+        self._queues = {queue: [] for queue in Queue}
         for entry in entries:
             if entry.is_queued:
                 self._push(entry)
@@ -101,9 +110,9 @@ class Line:
                 entry.not_before = 0.0
                 self._push(entry)
 
-    def head(self, for_gpu: bool) -> Entry | None:
+    def head(self, kind: Queue) -> Entry | None:
         """The entry that comes first; what is paused is set aside."""
-        queue = self._queues[for_gpu]
+        queue = self._queues[kind]
         while queue:
             _, ticket, entry = queue[0]
             if entry.ticket == ticket and entry.trial.sweep not in self.paused:
@@ -113,12 +122,12 @@ class Line:
                 self._parked.append(entry)
         return None
 
-    def from_head(self, for_gpu: bool, is_due: Callable[[Entry], bool], count: int) -> Generator[Entry]:
+    def from_head(self, kind: Queue, is_due: Callable[[Entry], bool], count: int) -> Generator[Entry]:
         """The first `count` entries, as far as the one before which `is_due` says no; all stay where they are."""
-        queue = self._queues[for_gpu]
+        queue = self._queues[kind]
         seen: list[_Place] = []
         try:
-            while len(seen) < count and (entry := self.head(for_gpu)) is not None and is_due(entry):
+            while len(seen) < count and (entry := self.head(kind)) is not None and is_due(entry):
                 seen.append(heapq.heappop(queue))
                 yield entry
         finally:
@@ -130,7 +139,7 @@ class Line:
         if entry.not_before > 0:
             heapq.heappush(self._delayed, (entry.not_before, entry.sequence, entry.ticket, entry))
         else:
-            heapq.heappush(self._queues[self._needs_gpu(entry)], (self._rank(entry), entry.ticket, entry))
+            heapq.heappush(self._queues[self._queue_of(entry)], (self._rank(entry), entry.ticket, entry))
 
     def _rank(self, entry: Entry) -> tuple[int, int, int]:
         """What has begun comes first, or, breadth first, the earlier stage."""

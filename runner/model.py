@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from runner.values import Params
 
 
+LOCAL = "local"  # the executor that is this machine
+
+
 class JobState(StrEnum):
     """A job's state; the values are the words of the file `stat`, mlrunner's where it has one."""
 
     PENDING = "pending"
+    SUBMITTED = "submitted"  # a batch system has it, and has not begun it
     RUNNING = "running"
     COMPLETED = "finished"
     FAILED = "failed"
@@ -30,7 +34,17 @@ class JobState(StrEnum):
 # Within one plan. A job that is asked for again is PENDING again, unless it is COMPLETED.
 FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     JobState.PENDING: frozenset(
-        {JobState.RUNNING, JobState.BLOCKED, JobState.COMPLETED, JobState.CANCELED, JobState.PRUNED}
+        {
+            JobState.SUBMITTED,
+            JobState.RUNNING,
+            JobState.BLOCKED,
+            JobState.COMPLETED,
+            JobState.CANCELED,
+            JobState.PRUNED,
+        }
+    ),
+    JobState.SUBMITTED: frozenset(
+        {JobState.PENDING, JobState.RUNNING, JobState.FAILED, JobState.CANCELED, JobState.INTERRUPTED}
     ),
     JobState.RUNNING: frozenset(
         {
@@ -50,6 +64,9 @@ FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     JobState.INTERRUPTED: frozenset({JobState.PENDING}),
     JobState.BLOCKED: frozenset({JobState.PENDING}),
 }
+
+# Somebody has the job: it is not ours to start.
+IN_HAND = frozenset({JobState.SUBMITTED, JobState.RUNNING})
 
 # An attempt that ends so keeps the later stages of its trial from starting.
 BLOCKING = frozenset({JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED})
@@ -179,12 +196,13 @@ class Terms:
     """What a stage asks of the scheduler.
 
     `gpus`: how many, each with `per_gpu` attempts on it at once; None: as many as was learned to fit. Its starts are
-    spread over `stagger_s`.
+    spread over `stagger_s`. What another `executor` than this machine runs needs nothing here.
     """
 
     gpus: int = 1
     per_gpu: int | None = 1
     stagger_s: float = 0.0
+    executor: str = LOCAL
 
 
 @dataclass(frozen=True)

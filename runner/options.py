@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.halving import Rule
+from runner.model import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 GRACE_S = 20.0
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d)\s*", re.ASCII)
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MiB|GiB|MB|GB)\s*", re.ASCII)
+_MIB_OF = {"MiB": 1.0, "GiB": 1024.0, "MB": 1e6 / 2**20, "GB": 1e9 / 2**20}
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class StageOptions:
 
     `keep` maps a pattern of files to how many of them a finished trial keeps; `gpus` 0 says that the stage needs none,
     None is one. So many attempts as `per_gpu` share one; None: as many as are learned to fit. `cpus` are the cores of
-    an attempt. `on_oom` are the parameters of the attempt after one that was out of memory.
+    an attempt. `on_oom` are the parameters of the attempt after one that was out of memory. `batch` is what was said to
+    the `executor`, in its own words.
     """
 
     timeout_s: float | None = None
@@ -53,6 +58,8 @@ class StageOptions:
     on_oom: Mapping[str, str] = field(default_factory=dict)
     keep: Mapping[str, int] = field(default_factory=dict)
     prune: Rule | None = None
+    executor: str = LOCAL
+    batch: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """What differs from the defaults, for the plan's file."""
@@ -86,3 +93,15 @@ def seconds(value: object) -> float:
         if parts and "".join(match[0] for match in parts) == value:
             return sum(float(match[1]) * _UNITS[match[2]] for match in parts)
     raise ValueError("is no duration; allowed: a number of seconds, or a text such as 30s, 20m, 1.5h, 2d")
+
+
+def mib(value: object) -> int:
+    """An amount of memory, such as `20GiB` or `500MB`, in MiB.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("is no amount of memory; allowed: a text such as 20GiB or 500MiB")
+    return int(float(match[1]) * _MIB_OF[match[2]])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import client, lock, plans, records, rounds
+from runner import batchfile, client, lock, plans, records, rounds
 from runner.errors import BusyError
 from runner.gather import PREFIXES
 from runner.model import JobState
@@ -120,9 +120,11 @@ def _from_records(output: Path, holder: Holder | None) -> Overview:
     planned = {trial.key: trial for plan in found for trial in plan.trials}
     for plan in found:
         plan.close()
+    away = batchfile.keys(output)
     for trial in planned.values():
-        stat = _stat(trial.directory)
-        states = {stage: stat.get(stage, JobState.PENDING).value for stage in trial.stages}
+        stat = _stat(trial.directory, is_served=holder is not None or trial.key in away)
+        waits = JobState.SUBMITTED if trial.key in away else JobState.PENDING
+        states = {stage: stat.get(stage, waits).value for stage in trial.stages}
         _add(result, TrialView(trial.index, trial.name, trial.directory, trial.sweep, states))
     for name, path in _others(output, {trial.name for trial in result.trials}):
         states = {stage: state.value for stage, state in _stat(str(path)).items()}
@@ -145,7 +147,9 @@ def _add(result: Overview, trial: TrialView) -> None:
         result.failed.append(trial)
 
 
-def _stat(directory: str) -> dict[str, JobState]:
+def _stat(directory: str, is_served: bool = False) -> dict[str, JobState]:
     stat = records.read_stat(directory)
+    if is_served:
+        return stat
     # Nobody is there to run it.
     return {stage: JobState.INTERRUPTED if state is JobState.RUNNING else state for stage, state in stat.items()}

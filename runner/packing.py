@@ -38,6 +38,7 @@ class Sample:
     level: int = 1  # the attempts on that card, itself included, for most of its time
     was_oom: bool = False
     rate: float | None = None  # work per second, in any unit that is the same for the class
+    card_mib: int | None = None  # what the card has
 
 
 @dataclass(frozen=True)

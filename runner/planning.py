@@ -14,7 +14,7 @@ from runner.directories import Directories
 from runner.errors import InputError
 from runner.header import ResourceKeys
 from runner.memory import Memory
-from runner.model import JobState
+from runner.model import LOCAL, JobState
 from runner.rounds import Expansion
 from runner.units import Units
 
@@ -109,7 +109,7 @@ def read(options: argparse.Namespace) -> Request:
     Raises:
         InputError: the file or an option is wrong.
     """
-    chosen = trials.select(config.load(Path(options.yaml)), options.title, getattr(options, "command", None))
+    chosen = trials.select(_load(options), options.title, getattr(options, "command", None))
     words = getattr(options, "resource", None)
     if words is not None:
         chosen = replace(chosen, resource=_resource_option(words))
@@ -118,9 +118,15 @@ def read(options: argparse.Namespace) -> Request:
     return request
 
 
+def _load(options: argparse.Namespace) -> Config:
+    # A debugger is on this terminal.
+    wanted = LOCAL if getattr(options, "debug", False) else getattr(options, "executor", None)
+    return config.load(Path(options.yaml), executor=wanted)
+
+
 def read_round(file: str, text: str, options: argparse.Namespace, number: int) -> Request:
     """The request that an earlier `run` made with this text of the file, for a later round of its searches."""
-    chosen = trials.select(config.load(Path(file), text), options.title, options.command)
+    chosen = trials.select(config.load(Path(file), text, options.executor), options.title, options.command)
     return replace(_placed(chosen, options), upto=number if options.force else None)
 
 

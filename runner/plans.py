@@ -109,6 +109,19 @@ def write(output: Path, header: PlanHeader, hidden: Secrets, trials: Iterable[Pl
     return path
 
 
+def read_secrets(output: Path | str, plan_id: str) -> Secrets:
+    """The environment of a plan's trials, and whom to notify.
+
+    Raises:
+        DamagedPlanError: the file is missing or not whole.
+    """
+    path = directory_of(output) / f"{plan_id}.env"
+    try:
+        return Secrets(**json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise DamagedPlanError(f"{path}: {getattr(error, 'strerror', None) or error}.") from error
+
+
 def _write_private(path: Path, data: bytes) -> None:
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -152,25 +165,34 @@ def _wired(number: int, needs: dict[str, Any] | None) -> dict[str, Any]:
 class Plan:
     """A plan's file, open for reading: the trials at once, what each runs when it is started."""
 
-    def __init__(self, output: Path, plan_id: str) -> None:
-        """
+    def __init__(self, output: Path, plan_id: str, only: Collection[tuple[int, int]] | None = None) -> None:
+        """With `only`, the places of some trials, no others are read.
+
         Raises:
             DamagedPlanError: the file is missing or not whole.
         """
         self.output = os.path.abspath(output)  # noqa: PTH100 - a text, joined for every trial
         self.path = directory_of(output) / f"{plan_id}.jsonl"
         self._lines: dict[str, tuple[int, int]] = {}  # of each trial, where its line begins, and its checksum
+        self.secrets = read_secrets(output, plan_id)
         try:
-            hidden = json.loads(self.path.with_suffix(".env").read_bytes())
             self._descriptor = os.open(self.path, os.O_RDONLY)
-        except (OSError, ValueError) as error:
-            raise DamagedPlanError(f"{self.path}: {getattr(error, 'strerror', None) or error}.") from error
-        self.secrets = Secrets(**hidden)
+        except OSError as error:
+            raise DamagedPlanError(f"{self.path}: {error.strerror}.") from error
         try:
-            self.header, self.trials = self._read()
+            self.header, self.trials = self._read(only)
         except DamagedPlanError:
             self.close()
             raise
+
+    @property
+    def ask(self) -> str:
+        """By which word of the user's its trials are asked for."""
+        return self.header.plan_id
+
+    def place_of(self, trial: Trial) -> tuple[int, int]:
+        """Where the plan has a trial, and the checksum of what stands there."""
+        return self._lines[trial.key]
 
     def close(self) -> None:
         """Gives the file back."""
@@ -196,19 +218,27 @@ class Plan:
             return False
         return self._lines[trial.key][1] == other._lines[trial.key][1]
 
-    def _read(self) -> tuple[PlanHeader, list[Trial]]:
+    def _read(self, only: Collection[tuple[int, int]] | None) -> tuple[PlanHeader, list[Trial]]:
         try:
             with open(self.path, "rb") as file:  # noqa: PTH123
                 first = file.readline()
                 header = _header(json.loads(first))
+                if only is not None:
+                    return header, [self._picked(file, *place) for place in only]
                 trials = list(self._trials(file.readline, len(first), zlib.crc32(first), header.begins_at))
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DamagedPlanError(f"{self.path}: not whole ({type(error).__name__}).") from error
         return header, trials
 
+    def _picked(self, file: Any, offset: int, checksum: int) -> Trial:
+        file.seek(offset)
+        line = file.readline()
+        if zlib.crc32(line) != checksum:
+            raise ValueError("cut off or changed")
+        return self._trial(line, offset, 0, {})
+
     def _trials(self, readline: Any, offset: int, checksum: int, first: int) -> Iterator[Trial]:
-        stage_tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
-        words: dict[str, str] = {}
+        alike: dict[Any, Any] = {}
         index = 0
         while line := readline():
             if line.startswith(b"{"):
@@ -216,18 +246,22 @@ class Plan:
                 if (end["end"], end["crc"]) != (index, checksum) or readline():
                     break
                 return
-            trial_id, name, output, place, stages, sweep, priority, kinds, _, _, _, _, *wiring = json.loads(line)
-            stages = stage_tuples.setdefault(tuple(stages), tuple(stages))
-            sweep = words.setdefault(sweep, sweep)
-            if kinds is not None:
-                kinds = {stage: words.setdefault(kind, kind) for stage, kind in kinds.items()}
-            directory = f"{self.output}/{self._place(place) if place else name}"
-            wired = _wired(*wiring) if wiring else {}
-            trial = Trial(first + index, trial_id, name, output, directory, stages, sweep, priority, kinds, **wired)
-            self._lines[trial.key] = offset, zlib.crc32(line)
-            yield trial
+            yield self._trial(line, offset, first + index, alike)
             checksum, offset, index = zlib.crc32(line, checksum), offset + len(line), index + 1
         raise ValueError("cut off or changed")
+
+    def _trial(self, line: bytes, offset: int, index: int, alike: dict[Any, Any]) -> Trial:
+        """The trial of a line; `alike` holds what many of them share, once."""
+        trial_id, name, output, place, stages, sweep, priority, kinds, _, _, _, _, *wiring = json.loads(line)
+        stages = alike.setdefault(tuple(stages), tuple(stages))
+        sweep = alike.setdefault(sweep, sweep)
+        if kinds is not None:
+            kinds = {stage: alike.setdefault(kind, kind) for stage, kind in kinds.items()}
+        directory = f"{self.output}/{self._place(place) if place else name}"
+        wired = _wired(*wiring) if wiring else {}
+        trial = Trial(index, trial_id, name, output, directory, stages, sweep, priority, kinds, **wired)
+        self._lines[trial.key] = offset, zlib.crc32(line)
+        return trial
 
     @staticmethod
     def _place(directory: str) -> str:

@@ -109,7 +109,7 @@ class Progress:
             for stage, count in self.jobs.items()
         )
         rests = [max(0.0, means.get(job.stage, typical) - (now - event.time)) for job, event in self.running.items()]
-        return max((waiting + sum(rests)) / max(1, self.slots), max(rests, default=0.0))
+        return max((waiting + sum(rests)) / max(1, self.slots or len(self.running)), max(rests, default=0.0))
 
 
 def duration(seconds: float) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.halving import Rule, at_rungs, stands
+from runner.metricsfile import rows
 from runner.model import JobState
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.scheduler import Scheduler
 
 _OUT = frozenset({JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED, JobState.BLOCKED})
-_COMING = (JobState.PENDING, JobState.RUNNING)
+_COMING = (JobState.PENDING, JobState.SUBMITTED, JobState.RUNNING)
 
 
 @dataclass
@@ -100,19 +100,3 @@ class Pruning:
             return
         group.seen[trial.key] = found.st_mtime_ns, found.st_size
         group.reached[trial.key] = at_rungs(group.rule, rows(path, group.rule.metric))
-
-
-def rows(path: str, metric: str) -> list[tuple[int, float]]:
-    """The steps of a metrics.csv with the values of a column, where it has one; a row that is being written is not."""
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:  # noqa: PTH123
-            lines = [line for line in file if line.endswith("\n")]
-    except OSError:
-        return []
-    found = []
-    for row in csv.DictReader(lines):
-        try:
-            found.append((int(row["step"]), float(row[metric])))
-        except (KeyError, TypeError, ValueError):  # no value in this row
-            continue
-    return found

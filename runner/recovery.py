@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from runner import records, triage
+from runner import process, records, triage
 from runner.errors import InputError
+from runner.executors.batch import Why
 from runner.logtail import read_tail
+from runner.metricsfile import step_reached
 from runner.model import BLOCKING, JobState, Outcome
 from runner.process import ExitRecord
 
@@ -24,6 +27,26 @@ if TYPE_CHECKING:
     from runner.records import Attempt, History
 
 EXIT_SAVED = 75  # the program saved its state and wants to be run again
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What a batch system says of a task that is over, where the records of its attempts say nothing."""
+
+    why: Why | None = None
+    text: str = ""
+
+    def state(self, attempt: Attempt, directory: str) -> JobState:
+        """What an attempt came to that was in the task."""
+        if self.why is Why.TIME_LIMIT:
+            # What has come no further in its time would not the next time either.
+            has_progressed = step_reached(directory) > (attempt.start.get("reached") or 0)
+            return JobState.INTERRUPTED if has_progressed else JobState.TIMEOUT
+        states = {Why.OUT_OF_MEMORY: JobState.FAILED, Why.CANCELED: JobState.CANCELED}
+        return JobState.INTERRUPTED if self.why is None else states.get(self.why, JobState.INTERRUPTED)
+
+
+UNKNOWN = Fate()
 
 
 @dataclass(frozen=True)
@@ -45,7 +68,8 @@ class Found:
     """A trial as its records show it: each stage's state and number of attempts, and what still runs.
 
     `is_new`: it has no directory yet; `failures`: how often each stage failed since the trial was last asked for;
-    `code`: what its last attempt ran; `fallbacks`: of each stage's commands for want of memory the next one.
+    `code`: what its last attempt ran; `fallbacks`: of each stage's commands for want of memory the next one; `resumed`:
+    how often each stage was interrupted since the trial was last asked for; `batch`: the one of its last attempt.
     """
 
     states: dict[str, JobState]
@@ -55,6 +79,8 @@ class Found:
     failures: dict[str, int] = field(default_factory=dict)
     code: str | None = None
     fallbacks: dict[str, int] = field(default_factory=dict)
+    resumed: dict[str, int] = field(default_factory=dict)
+    batch: str | None = None
 
 
 def state_of(exit_code: int | None) -> JobState:
@@ -82,13 +108,15 @@ def recover(
     retries: Mapping[str, Retry],
     inputs: str | None = None,
     revives: bool = False,
+    fate: Fate = UNKNOWN,
 ) -> Found:
     """Reads a trial's records; closes attempts that are over, and adopts those that run.
 
     What an attempt under the same `ask` came to stands: a daemon that takes a plan up again repeats neither what was
     forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished,
     and so do those that had other `inputs`, with all after them.
-    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself.
+    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself. `fate` is
+    that of the task in which the attempts were that are over now.
 
     Raises:
         InputError: an attempt may still run on another host.
@@ -112,7 +140,7 @@ def recover(
                 told[stage] = JobState.RUNNING
             # `stat` says so only after an end was recorded: what is missing there was lost later.
             elif stat.get(stage) is not JobState.COMPLETED:
-                last.end = _close(last, trial.directory)
+                last.end = _close(last, trial.directory, fate)
                 told[stage] = JobState(last.end["state"])
         elif stat.get(stage) is JobState.RUNNING and os.path.exists(records.attempts_file(trial.directory)):  # noqa: PTH110
             path = records.attempts_file(trial.directory)
@@ -126,8 +154,11 @@ def recover(
     due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
     states = _states(trial, told, history, forced, ask, due, revives)
     states |= dict.fromkeys(_stale(trial, told, history, inputs), JobState.PENDING)
-    code = history.attempts[-1].start.get("code") if history.attempts else None
-    return Found(states, _counts(history), tuple(adopted), failures=failed, code=code, fallbacks=_fallbacks(history))
+    newest = history.attempts[-1].start if history.attempts else {}
+    return Found(
+        states, _counts(history), tuple(adopted), failures=failed, code=newest.get("code"),
+        fallbacks=_fallbacks(history), resumed=_resumed(history, ask), batch=newest.get("task", "/").partition("/")[0],
+    )  # fmt: skip
 
 
 def close_dead(trial: Trial, stages: Sequence[str], executor: Executor, host: Host, takes_over: bool) -> None:
@@ -218,12 +249,21 @@ def _fallbacks(history: History) -> dict[str, int]:
     return found
 
 
+def _resumed(history: History, ask: str) -> dict[str, int]:
+    """How often each stage was interrupted since the trial was asked for."""
+    ends = [(item.stage, item.end) for item in history.attempts if item.start.get("ask") == ask]
+    return Counter(stage for stage, end in ends if end and JobState(end["state"]) is JobState.INTERRUPTED)
+
+
 def _counts(history: History) -> dict[str, int]:
     return {attempt.stage: attempt.number for attempt in history.attempts}
 
 
 def _adopt(attempt: Attempt, directory: str, executor: Executor, host: Host, takes_over: bool) -> Adopted | None:
     start = attempt.start
+    if "task" in start:  # who asks has made sure that nobody runs the task any more
+        process.kill_all(exit_record(directory, attempt.stage, attempt.number).token)
+        return None
     # The boot id is one machine's alone; its name may change.
     is_here = (start["boot"], start["pid_namespace"]) == (host.boot, host.pid_namespace)
     if not is_here:
@@ -244,17 +284,22 @@ def _adopt(attempt: Attempt, directory: str, executor: Executor, host: Host, tak
     return Adopted(attempt.stage, attempt.number, native_id, start["slot"], start["log"], started, shares, fallback)
 
 
-def _close(attempt: Attempt, directory: str) -> records.Record:
-    """Writes the end of an attempt that nobody watched; its exit code tells how it ended, and its log why."""
+def _close(attempt: Attempt, directory: str, fate: Fate = UNKNOWN) -> records.Record:
+    """Writes the end of an attempt that nobody watched; its exit code tells how it ended, and its log why.
+
+    Without a code its task's fate tells.
+    """
     # Read anew: it may have ended after the records were read and before its process was looked for.
     code = records.read_exit_code(directory, attempt.stage, attempt.number)
     ended = datetime.now(UTC)
     seconds = (ended - datetime.fromisoformat(attempt.start["started"])).total_seconds()
-    state = state_of(code)
-    cause = None
-    if state is JobState.FAILED:
-        cause = triage.classify(code, None, read_tail(f"{directory}/{attempt.start['log']}"))
-    kind, line = (None, None) if cause is None else (cause.kind.value, cause.line)
+    state = fate.state(attempt, directory) if code is None else state_of(code)
+    kind, line = None, None
+    if state in {JobState.FAILED, JobState.TIMEOUT}:
+        tail = read_tail(f"{directory}/{attempt.start['log']}")
+        limit: Literal["timeout"] | None = "timeout" if state is JobState.TIMEOUT else None
+        cause = triage.classify(code, None, tail, ended_as=limit, was_oom_killed=fate.why is Why.OUT_OF_MEMORY)
+        kind, line = cause.kind.value, cause.line
     outcome = Outcome(state, code, seconds, cause=kind, line=line)
     record = records.end_record(attempt.stage, attempt.number, outcome, ended.isoformat(timespec="milliseconds"))
     records.append_attempt(directory, record)

@@ -13,7 +13,7 @@ from runner.devices import allowed, limit_of
 from runner.errors import InputError
 from runner.gpuwish import GpuWish, unknown
 from runner.header import ResourceKeys
-from runner.model import Slot
+from runner.model import LOCAL, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -33,15 +33,40 @@ class Places:
     slots: tuple[Slot, ...]
     gpus: GpuWish | None
     origin: str
-    count: int  # how many attempts there is room for, as far as it is known
+    count: int  # how many attempts there is room for here, as far as it is known
+    has_others: bool = False  # and more, that nobody has counted, where other executors have them run
+
+    @property
+    def room(self) -> int:
+        """How many attempts there is room for; 0: that is not known."""
+        return 0 if self.has_others else self.count
 
     def first(self) -> Places:
         """One slot, for one attempt."""
         return replace(self, slots=self.slots[:1], gpus=None) if self.gpus is None else self
 
 
+NOWHERE = Places((), None, "", 1)
+
+
 def places(resource: Resource, options: Collection[StageOptions]) -> Places:
-    """The slots and GPUs that a file asks for.
+    """Where trials run: on this machine, on others through a batch system, or both.
+
+    Raises:
+        InputError: a GPU is listed that this machine does not have.
+    """
+    others = sorted({item.executor for item in options} - {LOCAL})
+    own = [item for item in options if item.executor == LOCAL]
+    if not others:
+        return _here(resource, options)
+    if not own:
+        return Places(tuple(cpu_slots(1)), None, ", ".join(others), 1, has_others=True)
+    found = _here(resource, own)
+    return replace(found, origin=f"{', '.join(others)}, and here {found.origin}", has_others=True)
+
+
+def _here(resource: Resource, options: Collection[StageOptions]) -> Places:
+    """The slots and GPUs of this machine that a file asks for.
 
     `auto` is every GPU that NVML shows, or, without one, a slot for each core that this process may use.
 
@@ -77,6 +102,20 @@ def places(resource: Resource, options: Collection[StageOptions]) -> Places:
     return Places(tuple(cpus), wish, f"{count} GPU{'s' if count != 1 else ''}", count + len(cpus))
 
 
+def in_allocation(has_gpus: bool, count: int) -> Places:
+    """Where so many attempts run in what a batch system has given: on its GPUs, as far as the driver shows them.
+
+    Without a driver they all see what CUDA_VISIBLE_DEVICES says.
+    """
+    if has_gpus:
+        from runner.gpus.nvml import one_look
+
+        limit = limit_of(os.environ)
+        if allowed(limit, one_look().usable()):
+            return Places(tuple(cpu_slots(count)), GpuWish(limit=limit), "an allocation", count)
+    return Places(tuple(cpu_slots(count)), None, "an allocation", count)
+
+
 def _wish(resource: Resource, limit: Limit) -> GpuWish:
     if isinstance(resource, ResourceKeys):
         return GpuWish(None, resource.min_free_vram, resource.name, resource.max_util, limit)
@@ -100,8 +139,15 @@ def _one_a_core(why: str, options: Collection[StageOptions]) -> Places:
     return Places(tuple(cpu_slots(count)), None, f"{why}; {count} CPU slots, {what}", count)
 
 
-def with_cores(options: StageOptions, places: Places) -> StageOptions:
-    """The options of a stage with its share of the cores: the same whatever else runs, so that results repeat."""
+def resolved(options: StageOptions, places: Places, resource: Resource) -> StageOptions:
+    """The options of a stage with its share of the cores: the same whatever else runs, so that results repeat.
+
+    In a batch system it has what it asks for, and a GPU where there are any, unless only CPUs are wanted.
+    """
+    if options.executor != LOCAL:
+        is_cpu_only = isinstance(resource, ResourceKeys) and not resource.has_gpus
+        gpus = 0 if is_cpu_only and options.gpus is None else options.gpus
+        return replace(options, cpus=options.cpus or 1, gpus=gpus)
     if options.cpus is not None:
         return options
     per_gpu = _LEARNED if options.per_gpu is None else options.per_gpu

@@ -11,13 +11,25 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from runner import client, closing, handover, logout, planning, preview, process, resources, snapshot
+from runner import (
+    client,
+    closing,
+    faraway,
+    handover,
+    logout,
+    planning,
+    preview,
+    process,
+    resources,
+    scriptview,
+    snapshot,
+)
 from runner.changes import Changes, some
 from runner.errors import SystemFaultError
 from runner.events import Kind
 from runner.follow import Follower, Left
 from runner.lasting import lasting_output
-from runner.model import Job, JobState
+from runner.model import LOCAL, Job, JobState
 from runner.progress import Progress
 from runner.watch import LiveWatcher, PlainWatcher
 
@@ -45,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     request = planning.read(options)
     if options.dry_run:
         (preview.print_json if options.json else preview.print_commands)(request.trials(is_preview=True), sys.stdout)
+        if not options.json and any(item.executor != LOCAL for item in request.config.options.values()):
+            scriptview.print_scripts(request, request.trials(is_preview=True), sys.stdout)
         return EXIT_OK
     if request.config.takes_snapshot and not options.debug:  # a debugger is for the code that is being edited
         request = replace(request, source=snapshot.source(Path.cwd(), request.output))
@@ -62,6 +76,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(request: Request, trials: list[PlannedTrial], places: Places, console: Console) -> int:
+    if request.options.submit is not None or client.elsewhere(request.output) is not None:
+        hand_over = faraway.submit if request.options.submit is not None else faraway.hand_over
+        said = hand_over(request, trials, places)
+        _greet(console, request, trials, places.origin)
+        console.print(Text(said), soft_wrap=True)
+        return EXIT_OK
     changes = _changes(trials)  # reads records, which may be damaged: before anything is asked for
     channel, request, trials, answer = handover.hand_over(request, trials, places)
     _greet(console, request, trials, places.origin)
@@ -74,7 +94,7 @@ def _run(request: Request, trials: list[PlannedTrial], places: Places, console: 
         console.print(text, soft_wrap=True)
         _warn_of_logout(console)
         return EXIT_OK
-    progress = Progress(Counter(stage for trial in trials for stage in trial.stages), places.count)
+    progress = Progress(Counter(stage for trial in trials for stage in trial.stages), places.room)
     own: dict[str, Trial] = {trial.key: trial for trial in trials}
     left = _watch(channel, answer, request, own, progress, console)
     if left is Left.DETACHED:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.learning import Learning
-from runner.line import Entry, Line
-from runner.model import BLOCKING, FOLLOWS, Job, JobState, Terms
+from runner.line import Entry, Line, Queue
+from runner.model import BLOCKING, FOLLOWS, IN_HAND, LOCAL, Job, JobState, Slot, Terms
 from runner.pools import CpuPool, GpuPool, fixed_cards
+from runner.stagger import Stagger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from runner.model import Slot, Trial
+    from runner.model import Trial
     from runner.packing import Card, Demand
 
 _AGAIN = frozenset(
@@ -31,7 +32,7 @@ _AGAIN = frozenset(
 
 @dataclass(frozen=True)
 class Start:
-    """Start an attempt of `job` on `slot`."""
+    """Start an attempt of `job` on `slot`; one without a share of this machine is for another executor."""
 
     job: Job
     slot: Slot
@@ -51,15 +52,15 @@ class Scheduler:
         self.counts: Counter[tuple[str, str, JobState]] = Counter()  # by sweep, stage and state
         self.learning = Learning()
         self._gpus, self._cpus = GpuPool(), CpuPool()
-        self._line = Line(self._needs_gpu)
+        self._line = Line(self._queue_of)
         self._line.is_breadth_first = is_breadth_first
         self._entries: dict[str, Entry] = {}
         self._held: dict[Job, Slot | None] = {}
         self._next: list[Start] = []
         self._is_paused = self._is_stopping = False
-        self._last_start: dict[str, float] = {}
-        self._stagger_until: float | None = None
+        self._stagger = Stagger()
         self._withheld: set[str] = set()  # trials that wait for others, by key
+        self._away: dict[str, Job] = {}  # what another executor has, by the trial's key
         self._sequence = 0
         self.set_slots(slots)
 
@@ -111,13 +112,14 @@ class Scheduler:
         self._line.leave(entry)
         self._withheld.discard(trial.key)
         self._count(entry, -1)
-        running = {stage: state for stage, state in entry.states.items() if state is JobState.RUNNING}
-        if not running:
+        running = {stage: state for stage, state in entry.states.items() if state in IN_HAND}
+        is_in_hand = bool(running) or trial.key in self._away
+        if not is_in_hand:
             entry.trial = trial
         entry.terms = terms
         entry.states = {**states, **running}
         self._count(entry, +1)
-        if not running:
+        if not is_in_hand:
             entry.not_before = 0.0
             if is_withheld:
                 self._withheld.add(trial.key)
@@ -137,6 +139,43 @@ class Scheduler:
             self._cpus.adopt(slot.label)
             kept = slot
         self._held[Job(entry.trial, stage)] = kept
+
+    def hold(self, trial: Trial, slot: Slot) -> None:
+        """Takes in that another executor has a trial already."""
+        entry = self._entries[trial.key]
+        self._line.leave(entry)
+        stage = entry.due()
+        if stage is not None:
+            self._move(entry, stage, JobState.SUBMITTED)
+        job = self._away[trial.key] = Job(entry.trial, stage or next(iter(entry.states)))
+        self._held[job] = slot
+
+    def report(self, trial: Trial, stage: str, state: JobState) -> None:
+        """Notes what another executor has come to with a stage of a trial that it has."""
+        entry = self._entries[trial.key]
+        changed = {stage: state}
+        if state is JobState.RUNNING:  # the stages before it are complete; it was submitted with one of them
+            changed |= {other: JobState.PENDING for other, known in entry.states.items() if known is JobState.SUBMITTED}
+            changed[stage] = state
+        self._count(entry, -1)
+        entry.states = entry.states | changed
+        self._count(entry, +1)
+
+    def hand_back(
+        self, trial: Trial, states: Mapping[str, JobState], again_at: float = 0.0, is_due: bool = True
+    ) -> None:
+        """Takes a trial back that another executor had, as its records show it; what waits of it `is_due` again."""
+        entry = self._entries[trial.key]
+        job = self._away.pop(trial.key, None)
+        if job is not None:
+            del self._held[job]
+        self._line.leave(entry)
+        self._count(entry, -1)
+        entry.states = dict(states)
+        self._count(entry, +1)
+        entry.not_before = again_at
+        if is_due:
+            self._line.join(entry)
 
     def drop(self, key: str) -> None:
         """Forgets a trial of which nothing runs."""
@@ -169,12 +208,12 @@ class Scheduler:
     @property
     def waits_for_gpu(self) -> bool:
         """Whether something waits for a GPU."""
-        return self._line.has(for_gpu=True)
+        return self._line.has(Queue.GPU)
 
     @property
     def waits_for_cpu(self) -> bool:
         """Whether something waits for a CPU slot."""
-        return self._line.has(for_gpu=False)
+        return self._line.has(Queue.CPU)
 
     @property
     def is_stopping(self) -> bool:
@@ -189,8 +228,8 @@ class Scheduler:
     def is_idle(self, key: str) -> bool:
         """Whether nothing of a trial runs, and nothing of it will start by itself."""
         entry = self._entries[key]
-        is_waiting = entry.is_queued or key in self._withheld
-        return not is_waiting and JobState.RUNNING not in entry.states.values()
+        is_waiting = entry.is_queued or key in self._withheld or key in self._away
+        return not is_waiting and not IN_HAND.intersection(entry.states.values())
 
     # --- a user's word ---
 
@@ -233,7 +272,8 @@ class Scheduler:
         stages = [stage for stage, state in entry.states.items() if state in _AGAIN]
         for stage in stages:
             self._move(entry, stage, JobState.PENDING)
-        is_held = trial.key in self._withheld or JobState.RUNNING in entry.states.values()
+        is_held = trial.key in self._withheld or trial.key in self._away
+        is_held = is_held or not IN_HAND.isdisjoint(entry.states.values())
         if stages and not is_held:
             entry.not_before = 0.0
             self._line.leave(entry)
@@ -244,15 +284,19 @@ class Scheduler:
 
     def decide(self, now: float = 0.0) -> list[Start]:
         """The starts that are due now; each is taken as done."""
-        self._stagger_until = None
+        self._stagger.until = None
         if self._is_stopping or self._is_paused:
             return []
         starts, self._next = self._next, []
         self._line.wake(now)
         starts += self._decide_gpus(now)
-        while not self._cpus.is_full and (head := self._line.head(for_gpu=False)) and self._is_due(head, now):
+        while not self._cpus.is_full and (head := self._line.head(Queue.CPU)) and self._is_due(head, now):
             self._line.leave(head)
             starts.append(self._start(head, self._cpus.take(), now))
+        while head := self._line.head(Queue.BATCH):
+            self._line.leave(head)
+            starts.append(self._start(head, Slot(head.due_terms().executor), now, JobState.SUBMITTED))
+            self._away[head.trial.key] = starts[-1].job
         return starts
 
     def _decide_gpus(self, now: float) -> list[Start]:
@@ -268,7 +312,7 @@ class Scheduler:
                 staggered.add(stage)
             return True
 
-        heads = self._line.from_head(True, is_due, _WINDOW)
+        heads = self._line.from_head(Queue.GPU, is_due, _WINDOW)
         placed = self._gpus.place(map(self._demand, heads))
         heads.close()
         starts = []
@@ -276,7 +320,7 @@ class Scheduler:
             entry = self._entries[str(placement.key)]
             self._line.leave(entry)
             starts.append(self._start(entry, slot, now))
-        if staggered and starts and (head := self._line.head(for_gpu=True)) is not None:
+        if staggered and starts and (head := self._line.head(Queue.GPU)) is not None:
             self._is_due(head, now)  # notes when the next one is
         return starts
 
@@ -293,7 +337,7 @@ class Scheduler:
         """When to decide again though nothing has happened; None: not before something does."""
         if self._is_stopping or self._is_paused:
             return None
-        times = [time for time in (self._line.next_time, self._stagger_until) if time is not None]
+        times = [time for time in (self._line.next_time, self._stagger.until) if time is not None]
         return min(times, default=None)
 
     def ended(self, job: Job, state: JobState, again_at: float | None = None, now: float = 0.0) -> list[Job]:
@@ -304,6 +348,7 @@ class Scheduler:
         entry = self._entries[job.trial.key]
         self._move(entry, job.stage, state)
         slot = self._held.pop(job)
+        self._away.pop(job.trial.key, None)
         blocked: list[Job] = []
         if again_at is not None:
             self._move(entry, job.stage, JobState.PENDING)
@@ -336,13 +381,17 @@ class Scheduler:
             return False
         if state is not JobState.COMPLETED or self._stagger_end(entry) > now:
             return False
-        if self._needs_gpu(entry):
+        queue = self._queue_of(entry)
+        if queue is Queue.GPU:
             return bool(slot.shares) and self._gpus.keeps(slot, self._demand(entry))
-        return slot.label in self._cpus
+        return queue is Queue.CPU and slot.label in self._cpus
 
-    def _needs_gpu(self, entry: Entry) -> bool:
+    def _queue_of(self, entry: Entry) -> Queue:
         """Where the trial's next stage runs: what needs a GPU waits for one, if there is any."""
-        return self._gpus.exists and (entry.due_terms().gpus > 0 or not len(self._cpus))
+        terms = entry.due_terms()
+        if terms.executor != LOCAL:
+            return Queue.BATCH
+        return Queue.GPU if self._gpus.exists and (terms.gpus > 0 or not len(self._cpus)) else Queue.CPU
 
     def _demand(self, entry: Entry) -> Demand:
         return self.learning.demand(entry.trial, entry.due() or "", entry.due_terms())
@@ -351,24 +400,20 @@ class Scheduler:
         """Whether the starts of its stage are spread far enough; otherwise notes when they are."""
         until = self._stagger_end(entry)
         if until > now:
-            self._stagger_until = until if self._stagger_until is None else min(until, self._stagger_until)
+            self._stagger.hold(until)
         return until <= now
 
     def _stagger_end(self, entry: Entry) -> float:
-        stage = entry.due() or ""
-        spread = entry.due_terms().stagger_s
-        if not spread or stage not in self._last_start:
-            return float("-inf")
-        count = len(self._gpus) if self._needs_gpu(entry) else len(self._cpus)
-        return self._last_start[stage] + spread / max(1, count)
+        count = len(self._gpus) if self._queue_of(entry) is Queue.GPU else len(self._cpus)
+        return self._stagger.end(entry.due() or "", entry.due_terms().stagger_s, count)
 
-    def _start(self, entry: Entry, slot: Slot, now: float) -> Start:
+    def _start(self, entry: Entry, slot: Slot, now: float, state: JobState = JobState.RUNNING) -> Start:
         stage = entry.due()
         assert stage is not None
         job = Job(entry.trial, stage)
-        self._move(entry, stage, JobState.RUNNING)
+        self._move(entry, stage, state)
         self._held[job] = slot
-        self._last_start[stage] = now
+        self._stagger.note(stage, now)
         return Start(job, slot)
 
     def _take_back(self) -> None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import protocol
+from runner import protocol, submitjob
 from runner.commands import Commands
 from runner.connections import Connections
 from runner.daemon import Daemon
@@ -54,7 +54,7 @@ class Server:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._executor = LocalExecutor()
         self._journal = Journal(output)
-        self.daemon = Daemon(self._executor, self._tell, self._say, self._paused)
+        self.daemon = Daemon(self._executor, self._tell, self._say, self._paused, wake=self._wake)
         self._commands = Commands(self.daemon, self._journal, output, self._say, self._joined)
         self._notices = Notices(self.daemon.scheduler, self._commands.notify)
         self._inbox = Inbox(output)
@@ -106,7 +106,8 @@ class Server:
 
     def _may_leave(self, now: float, wait_until: float) -> bool:
         # Who started it may still be about to ask, also when what an earlier daemon left is done already.
-        if not self.daemon.is_done or (now < wait_until and not self._was_asked):
+        is_expecting = now < wait_until and not (self._was_asked or self._terminated)
+        if not self.daemon.is_done or is_expecting:
             self._leave_at = None
             return False
         if self._leave_at is None:
@@ -127,6 +128,13 @@ class Server:
         self._commands.tend()
         for request in self._inbox.take():
             self._answer(request, None)
+
+    def _wake(self) -> None:
+        """Has the loop go round; called from any thread."""
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:  # it goes round already
+            return
 
     def _woken(self, _mask: int) -> None:
         os.read(self._wake_read, _WAKE_UPS)
@@ -185,7 +193,7 @@ class Server:
 
     def _terminate(self, *_: object) -> None:
         self._terminated = True
-        self.daemon.stop()
+        self.daemon.leave()
 
 
 def _lock(output: Path) -> Lock | None:
@@ -205,8 +213,13 @@ def _lock(output: Path) -> Lock | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Starts the daemon of an output directory, and returns when it listens, or when another one does."""
-    output = Path(arguments[0]).resolve()
+    """Starts the daemon of an output directory, and returns when it listens, or when another one does.
+
+    With `--here` it is this process, the job of a batch system, which returns when the daemon leaves.
+    """
+    output = Path(arguments[-1]).resolve()
+    if "--here" in arguments:
+        return _serve_here(output)
     ready, tell_ready = os.pipe()
     if os.fork() > 0:
         os.close(tell_ready)
@@ -220,6 +233,20 @@ def main(arguments: list[str]) -> int:
     # The interpreter's own end takes longer than all that has to be done.
     sys.stdout.flush()
     os._exit(code)
+
+
+def _serve_here(output: Path) -> int:
+    """Serves in a job; what is left when its time is over, is its successor's."""
+    signals = (signal.SIGUSR1, signal.SIGUSR2)  # some batch systems warn with these
+    for number in signals:
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    code = _serve(output, os.open(os.devnull, os.O_WRONLY))
+    if Journal(output).is_open():
+        job = submitjob.submit_again(output)
+        print(f"The next daemon is job {job}.")
+    else:
+        submitjob.over(output)
+    return code
 
 
 def _serve(output: Path, tell_ready: int) -> int:

@@ -32,7 +32,7 @@ class Origin:
         options = {stage: plan.header.options[stage] for stage, plan in plan_of.items()}
         self.retries = {stage: item.retry for stage, item in options.items()}
         self.terms = {
-            stage: Terms(1 if item.gpus is None else item.gpus, item.per_gpu, item.stagger_s)
+            stage: Terms(1 if item.gpus is None else item.gpus, item.per_gpu, item.stagger_s, item.executor)
             for stage, item in options.items()
         }
 
@@ -69,7 +69,7 @@ class Origins:
     def of(self, stages: tuple[str, ...]) -> Origin:
         """The origin of a trial with these stages."""
         if stages not in self._of_stages:
-            self._of_stages[stages] = Origin(dict.fromkeys(stages, self.plan), self.plan.header.plan_id)
+            self._of_stages[stages] = Origin(dict.fromkeys(stages, self.plan), self.plan.ask)
         return self._of_stages[stages]
 
     def joined(self, old: Origin, stages: tuple[str, ...], kept: Iterable[str] | None = None) -> Origin:
@@ -78,7 +78,7 @@ class Origins:
         plan_of |= dict.fromkeys(stages, self.plan)
         order = list(self.plan.header.options)
         ordered = sorted(plan_of, key=lambda stage: order.index(stage) if stage in order else -1)
-        return Origin({stage: plan_of[stage] for stage in ordered}, self.plan.header.plan_id)
+        return Origin({stage: plan_of[stage] for stage in ordered}, self.plan.ask)
 
 
 @dataclass

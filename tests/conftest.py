@@ -18,9 +18,18 @@ import yaml
 from hypothesis import settings
 
 from runner.cli import main
+from tests.cluster.fixtures import sge, slurm, slurm_with_cgroups, slurm_without_accounting
 from tests.fakenvml.fixtures import fake_nvml, nvml_library, old_nvml_library
 
-__all__ = ["fake_nvml", "nvml_library", "old_nvml_library"]
+__all__ = [
+    "fake_nvml",
+    "nvml_library",
+    "old_nvml_library",
+    "sge",
+    "slurm",
+    "slurm_with_cgroups",
+    "slurm_without_accounting",
+]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +51,7 @@ class Project:
         self.output = path / "output"
         self.environment = {**os.environ, "COLUMNS": "200", "PATH": f"{RUN.parent}:{os.environ['PATH']}"}
         self.environment.pop("CUDA_VISIBLE_DEVICES", None)
+        self.timeout_s = TIMEOUT_S
         self.processes: list[subprocess.Popen[str]] = []
 
     def write(self, text: str, name: str = "params.yaml") -> None:
@@ -52,7 +62,13 @@ class Project:
         """Types `run` and waits for its end."""
         command = [str(RUN), *arguments]
         return subprocess.run(
-            command, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            command,
+            cwd=self.path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=self.timeout_s,
+            check=False,
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from runner import process, strays
+from runner import children, process, strays
 from runner.executors.base import Ended
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class LocalExecutor:
             over = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if over is None:
                 break
+            if children.is_ours(over.si_pid):
+                break  # whoever started it reaps it at once; what is behind it comes with the next signal
             if over.si_pid in self._children:
                 # What the command left behind in its group goes too; its unreaped leader keeps the number ours.
                 process.signal_group(over.si_pid, signal.SIGKILL)

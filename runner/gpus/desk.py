@@ -204,7 +204,7 @@ def sample_of(seen: Seen, was_oom: bool, seconds: float | None) -> Sample | None
     """What an attempt teaches; None where too little was seen. `seconds`: how long it took, when it came to its end."""
     if seen.peak_mib is None or (seen.usage.is_whole_device and seen.level > 1):
         return None
-    return Sample(seen.peak_mib, seen.level, was_oom, 1 / seconds if seconds else None)
+    return Sample(seen.peak_mib, seen.level, was_oom, 1 / seconds if seconds else None, seen.card_mib)
 
 
 class SampleFile:
@@ -217,12 +217,12 @@ class SampleFile:
         """Each kind with a sample, in the order of their ends; what cannot be read is left out."""
         for line in whole_lines(self._path):
             try:
-                kind, peak_mib, level, was_oom, rate = json.loads(line)
+                kind, peak_mib, level, was_oom, rate, card_mib = json.loads(line)
             except ValueError:  # of another version
                 continue
-            yield kind, Sample(peak_mib, level, was_oom, rate)
+            yield kind, Sample(peak_mib, level, was_oom, rate, card_mib)
 
     def add(self, kind: str, sample: Sample) -> None:
         """Adds a sample."""
-        record = [kind, sample.peak_mib, sample.level, sample.was_oom, sample.rate]
+        record = [kind, sample.peak_mib, sample.level, sample.was_oom, sample.rate, sample.card_mib]
         append_line(self._path, json.dumps(record).encode() + b"\n")

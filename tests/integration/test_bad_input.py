@@ -24,7 +24,7 @@ CASES: list[tuple[str, str | bytes, list[str]]] = [
     (
         "unknown key",
         T + "colour: red\n" + GRID,
-        ["line 2", "colour", "Allowed: alias, default, fail_fast, gather, notify"],
+        ["line 2", "colour", "Allowed: alias, default, executor, fail_fast, gather, notify"],
     ),
     ("template is a string", "template: python x.py\n" + GRID, ["line 1", "template", "mapping"]),
     ("template is empty", "template: {}\n" + GRID, ["line 1", "template"]),

@@ -231,7 +231,7 @@ def test_many_are_not_all_listed(project: Project, typed: Typed, answer: Callabl
     [
         (["Lr_7"], 2, "Lr_7: no such trial in output. Did you mean"),
         (["Lr_1", "x*"], 2, "x*: no such trial"),
-        (["--state", "faild"], 2, "Allowed: pending, running, finished"),
+        (["--state", "faild"], 2, "Allowed: pending, submitted, running, finished"),
         (["-t", "smal"], 2, "no such title. Did you mean 'small'?"),
         (["--state", "interrupted"], 0, "No such trial."),
         (["params.yaml"], 2, "no such trial"),

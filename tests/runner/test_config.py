@@ -112,7 +112,9 @@ RESOURCES = (
     "or conditions such as {name: A100, min_free_vram: 20GiB}."
 )
 ONE_GPU = 'must be a GPU index (0) or several for one trial ("0,1").'
-STAGE_KEYS = "cpus, cwd, env, gpus, grace, keep, on_oom, per_gpu, prune, retry, stagger, stall, timeout, vram_by"
+STAGE_KEYS = (
+    "cpus, cwd, env, executor, gpus, grace, keep, on_oom, per_gpu, prune, retry, stagger, stall, timeout, vram_by"
+)
 STAGE = "allowed: a string, or a mapping with `cmd`."
 LETTERS = "allowed: up to 64 letters, digits, - and _."
 
@@ -135,13 +137,13 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
             HEAD + "defaults: {a: 1}\n" + GRID,
             ", line 4, defaults",
             "Did you mean 'default'? "
-            "Allowed: alias, default, fail_fast, gather, notify, order, resource, snapshot, stage, template.",
+            "Allowed: alias, default, executor, fail_fast, gather, notify, order, resource, snapshot, stage, template.",
         ),
         (
             HEAD + "lr: [1]\n",
             ", line 4, lr",
-            "unknown key. Allowed: alias, default, fail_fast, gather, notify, order, resource, snapshot, stage, "
-            "template.",
+            "unknown key. Allowed: alias, default, executor, fail_fast, gather, notify, order, resource, snapshot, "
+            "stage, template.",
         ),
         ("templates: {a: x}\n" + GRID, ", line 1, templates", "Did you mean 'template'?"),
         (

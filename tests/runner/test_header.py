@@ -90,7 +90,9 @@ def test_without_options_a_stage_has_the_defaults(tmp_path: Path) -> None:
 
 
 DURATION = "is no duration; allowed: a number of seconds, or a text such as 30s, 20m, 1.5h, 2d."
-STAGE = "cmd, cpus, cwd, env, gpus, grace, keep, on_oom, per_gpu, prune, retry, stagger, stall, timeout, vram_by."
+STAGE = (
+    "cmd, cpus, cwd, env, executor, gpus, grace, keep, on_oom, per_gpu, prune, retry, stagger, stall, timeout, vram_by."
+)
 
 
 @pytest.mark.parametrize(

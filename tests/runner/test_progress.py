@@ -94,7 +94,7 @@ def test_before_a_job_has_completed_the_time_left_is_unknown(events: list[Event]
         (2, 25.0, 30.0),  # both take longer than usual: 6 are left
         (100, 0.0, 10.0),  # the last one to end decides
         (100, 4.0, 6.0),
-        (0, 0.0, 80.0),
+        (0, 0.0, 40.0),  # how many there are is not known: as many as run
     ],
 )
 def test_the_time_left_is_the_work_left_over_the_slots(slots: int, now: float, left: float) -> None:

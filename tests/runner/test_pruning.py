@@ -10,9 +10,10 @@ import pytest
 from runner import daemon as module
 from runner import records
 from runner.halving import Rule
+from runner.metricsfile import rows
 from runner.model import JobState, Slot
 from runner.options import StageOptions
-from runner.pruning import Pruning, rows
+from runner.pruning import Pruning
 from runner.scheduler import Scheduler
 from tests.runner.standins import Clock, planned
 from tests.runner.test_daemon import Story

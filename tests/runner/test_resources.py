@@ -206,10 +206,10 @@ def test_listed_gpus_without_a_driver_are_slots_that_nobody_checks(
 )
 @pytest.mark.usefixtures("machine")
 def test_cores_are_shared_out_by_the_plan(options: StageOptions, count: int, cores: int) -> None:
-    assert resources.with_cores(options, resources.places(ResourceKeys(cpu=count), [options])).cpus == cores
+    assert resources.resolved(options, resources.places(ResourceKeys(cpu=count), [options]), "auto").cpus == cores
 
 
 def test_attempts_that_share_a_gpu_share_its_cores(four_gpus: pytest.MonkeyPatch) -> None:
     four_gpus.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
     places = resources.places("auto", NO_OPTIONS)
-    assert [resources.with_cores(StageOptions(per_gpu=count), places).cpus for count in (1, 2, None)] == [8, 4, 2]
+    assert [resources.resolved(StageOptions(per_gpu=count), places, "auto").cpus for count in (1, 2, None)] == [8, 4, 2]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.model import FOLLOWS, Job, JobState, Slot, Trial
+from runner.model import FOLLOWS, IN_HAND, Job, JobState, Slot, Trial
 from runner.scheduler import Scheduler, Start
 
 PENDING, RUNNING, COMPLETED = JobState.PENDING, JobState.RUNNING, JobState.COMPLETED
@@ -290,11 +290,11 @@ def test_no_slots_start_nothing() -> None:
 
 
 def test_what_has_ended_only_waits_again_and_what_is_finished_stays_so() -> None:
-    ends = set(JobState) - {PENDING, RUNNING}
+    ends = set(JobState) - {PENDING, *IN_HAND}
     assert FOLLOWS[COMPLETED] == frozenset()
     assert all(FOLLOWS[state] == {PENDING} for state in ends - {COMPLETED})
     assert set(FOLLOWS) == set(JobState)
-    assert all(FAILED not in FOLLOWS[state] for state in JobState if state is not RUNNING)
+    assert all(FAILED not in FOLLOWS[state] for state in JobState if state not in IN_HAND)
 
 
 def test_a_trial_equals_itself_alone() -> None:

@@ -1,0 +1,69 @@
+"""A daemon on another host, or in a batch job: plans are handed over and waited for through the file system."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from runner import client, handover, inbox, plans, submitjob
+from runner.errors import RunnerError
+from runner.lock import sole_user
+from runner.options import seconds
+from runner.plan import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from runner.model import PlannedTrial
+    from runner.planning import Request
+    from runner.resources import Places
+
+TAKEN_S = 60.0  # so long a daemon elsewhere may take to read a plan
+POLL_S = 0.5
+
+
+def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:
+    """Leaves a plan for the daemon that works elsewhere; returns what to tell the user.
+
+    Raises:
+        RunnerError: it did not take it.
+    """
+    holder = client.elsewhere(request.output)
+    assert holder is not None
+    plan_id = handover.write(request, trials, places)
+    entry = handover.entry(request, len(trials))
+    inbox.drop(request.output, {"do": "submit", "plan": plan_id, "entry": entry, "size": request.journal_size})
+    end = time.monotonic() + TAKEN_S
+    while time.monotonic() < end:
+        if any(told.get("plan") == plan_id for told in Journal(request.output).entries()):
+            handover.copy_file(request)
+            return f"Handed to the daemon on {holder.host}, which goes on. `run status` sums it up, `run wait` waits."
+        time.sleep(POLL_S)
+    plans.delete(request.output, plan_id)
+    raise RunnerError(f"{request.output}: the daemon on {holder.host} did not take the plan; see .runner/daemon.log.")
+
+
+def submit(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:
+    """Keeps a plan, and submits a batch job in which the daemon does it; returns what to tell the user.
+
+    Raises:
+        InputError: no batch system is asked for.
+        BusyError: a daemon works on this machine.
+        RunnerError: the batch system did not take the job.
+    """
+    asked = submitjob.asked(request.config.options.values(), seconds(request.options.submit), os.environ)
+    client.prepare(request.output)
+    with sole_user(request.output):
+        plan_id = handover.write(request, trials, places)
+        Journal(request.output).append({**handover.entry(request, len(trials)), "plan": plan_id})
+        handover.copy_file(request)
+        job = submitjob.submit(request.output.resolve(), asked)
+    return f"Submitted the daemon to {asked.executor}: job {job}. `run status` sums it up, `run wait` waits."
+
+
+def wait(output: Path) -> None:
+    """Waits until a daemon elsewhere, and what is submitted to take its place, has done all that was asked for."""
+    while client.elsewhere(output) is not None or (submitjob.exists(output) and Journal(output).is_open()):
+        time.sleep(POLL_S)

@@ -1,0 +1,78 @@
+"""Starts an attempt on this machine: its records, its environment, its process."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from runner import recovery
+from runner.codewatch import CodeWatch
+from runner.endings import Running
+from runner.executors.base import Launch
+from runner.ledger import Tags
+from runner.metricsfile import step_reached
+from runner.model import JobState
+
+if TYPE_CHECKING:
+    from runner.executors.base import Executor
+    from runner.gpus.leases import Lease
+    from runner.intake import Intake
+    from runner.ledger import Ledger
+    from runner.records import Record
+    from runner.scheduler import Start
+
+
+class Launcher:
+    """Starts the attempts of one daemon; in the `task` of a batch each one's progress is looked at, too."""
+
+    def __init__(self, executor: Executor, intake: Intake, ledger: Ledger, task: str | None) -> None:
+        self._executor = executor
+        self._intake = intake
+        self._ledger = ledger
+        self._task = task
+        self._codes = CodeWatch()
+
+    def launch(self, start: Start, now: float, lease: Lease | None) -> tuple[Running, Record]:
+        """Starts an attempt; returns it with what it takes to find it again.
+
+        Raises:
+            OutputGoneError: the output directory is no more.
+            OSError: the machine refused.
+            RunnerError: its records or its plan were damaged meanwhile.
+        """
+        trial, stage = start.job
+        origin = self._intake.origin(trial)
+        plan = origin.plan_of[stage]
+        header, recipe = plan.header, plan.recipe(trial)
+        states = self._intake.states(trial)
+        due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
+        fallback = self._ledger.page(trial).fallbacks.get(stage, 0)
+        lower = recipe.fallbacks[stage][fallback - 1] if fallback else None
+        self._intake.pipeline.prepare(trial)
+        reached = step_reached(trial.directory) if self._task else None
+        tags = Tags(
+            header.time, header.plan_id, origin.ask,
+            code=header.code or self._codes.state(plan.output, header.cwd),
+            override=None if lower is None else lower.params,
+            inputs=self._intake.pipeline.inputs(trial, header.cwd),
+            reached=reached,
+            task=self._task,
+        )  # fmt: skip
+        opened = self._ledger.open(start.job, recipe, due, start.slot, tags)
+        options = origin.options(stage)
+        launch = Launch(
+            command=recipe.commands[stage] if lower is None else lower.command,
+            exit_record=recovery.exit_record(trial.directory, stage, opened.number),
+            log_path=opened.log,
+            environment=origin.environment(trial, stage, opened.number, start.slot),
+            cwd=os.path.join(header.cwd, options.cwd or ""),  # noqa: PTH118
+            umask=header.umask,
+            inherited=None if lease is None else lease.fd,
+        )
+        native_id, process = self._executor.start(launch)
+        running = Running(
+            start.job, native_id, opened.number, start.slot, time.time(), now, opened.log, options, fallback,
+            reached=reached,
+        )  # fmt: skip
+        return running, process
