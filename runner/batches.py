@@ -335,9 +335,9 @@ class Batches:
         """Looks at a task; whether it is gone, and did not say why."""
         self._news.read(task)
         self._settle_if_over(task)
-        if task.is_over:
+        if task.is_over and not task.was_ended:
             return False
-        if task.missed >= _QUEUE_LOOKS and task.is_dead(now):
+        if task.missed >= _QUEUE_LOOKS and (task.is_over or task.is_dead(now)):
             task.asked_at = task.asked_at or now
             return True
         if self._is_told_in_vain(task, now):
@@ -369,8 +369,9 @@ class Batches:
     # --- coming back ---
 
     def _settle_if_over(self, task: Task) -> None:
-        # Batch systems begin anew what they preempt, also what has ended in the meantime.
-        if task.is_over and task.fence():
+        # Batch systems begin anew what they preempt, also what has ended in the meantime. Why they ended a task is
+        # asked when it is gone from the queue, unless it was told to end anyway.
+        if task.is_over and (task.told or not task.was_ended) and task.fence():
             self._settle(task, Fate())
 
     def _settle(self, task: Task, fate: Fate) -> None:

@@ -58,6 +58,7 @@ class News:
             task.lines = len(standing.lines)
             if not task.has_later():
                 task.is_over, task.fault = standing.is_over, standing.fault
+                task.was_ended = standing.was_ended
                 return
             task.claim, task.lines = (task.claim or 0) + 1, 0
             task.running.clear()

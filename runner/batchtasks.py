@@ -39,6 +39,7 @@ class Task:
     is_revoked: bool = False  # before anybody had begun it
     lines: int = 0  # that were read of the claim
     is_over: bool = False  # the claim says so
+    was_ended: bool = False  # by the batch system, as the claim says
     fault: str = ""  # why it could not be run, in its own words
     seen: Seen | None = None  # in the queue, when it was looked at last
     missed: int = 0  # looks in a row at which it was not there

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runner.executors.batch import Here
 
 REVOKED = "revoked"
+ENDED = "ended"  # how a task was over that the batch system ended
 _LOOK_S = 0.2
 
 
@@ -35,6 +36,7 @@ class Standing:
     holder: dict[str, Any]
     lines: list[list[Any]]  # what happened, as it was told
     is_over: bool
+    was_ended: bool  # the batch system ended it: because of its time limit, for somebody else, or at somebody's word
     fault: str = ""  # why the task could not be run
 
     @property
@@ -62,7 +64,8 @@ def standing(path: Path) -> Standing:
     told = [line for line in rest if isinstance(line, list)]
     overs = [line for line in rest if isinstance(line, dict) and "over" in line]
     faults = [str(line["fault"]) for line in overs if line.get("fault")]
-    return Standing(holder if isinstance(holder, dict) else {}, told, bool(overs), "".join(faults[:1]))
+    was_ended = any(line["over"] == ENDED for line in overs)
+    return Standing(holder if isinstance(holder, dict) else {}, told, bool(overs), was_ended, "".join(faults[:1]))
 
 
 def _read(line: bytes) -> object:

@@ -438,7 +438,7 @@ class Daemon:
         if item.ending is None:
             item.ending = ending
             item.kill_at = boot_seconds() + item.options.grace_s
-            if ending is Ending.LIMIT:
+            if ending in {Ending.LIMIT, Ending.TAKEN}:
                 item.ask_at = boot_seconds() + ASK_S
             else:
                 self._executor.signal(item.native_id, signal.SIGTERM)

@@ -31,7 +31,8 @@ class Ending(StrEnum):
     PRUNE = "prune"
     STOP = "stop"
     LOST = "lost"  # its GPU is off the bus
-    LIMIT = "limit"  # its allocation ends
+    LIMIT = "limit"  # its allocation's time is over
+    TAKEN = "taken"  # its allocation ends before
 
 
 @dataclass
@@ -117,7 +118,7 @@ def judge(item: Running, ended: Ended, seconds: float) -> Outcome:
 def _state(item: Running, exit_code: int | None, is_watched: bool) -> JobState:
     if exit_code == 0:
         return JobState.COMPLETED
-    if exit_code == EXIT_SAVED and item.ending in {None, Ending.LIMIT}:
+    if exit_code == EXIT_SAVED and item.ending in {None, Ending.LIMIT, Ending.TAKEN}:
         return JobState.INTERRUPTED
     if item.ending is Ending.LIMIT:
         # What has come no further in its time would not the next time either.
@@ -136,6 +137,7 @@ _STATE_OF_ENDING = {
     Ending.PRUNE: JobState.PRUNED,
     Ending.STOP: JobState.INTERRUPTED,
     Ending.LOST: JobState.INTERRUPTED,
+    Ending.TAKEN: JobState.INTERRUPTED,
 }
 
 

@@ -62,7 +62,7 @@ class Returns:
             self._vanished[trial.key] += 1
             again_at = now + VANISHED_AGAIN_S
         is_due = True
-        if due is not None and self._vanished[trial.key] and fate.why is Why.CANCELED:
+        if due is not None and fate.why is Why.CANCELED:
             _end(states, due, JobState.CANCELED)
         elif due is not None and max(found.resumed.get(due, 0), self._vanished[trial.key]) > resumes:
             states[due], is_due = JobState.INTERRUPTED, False

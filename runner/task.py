@@ -27,6 +27,7 @@ from runner.errors import RunnerError
 from runner.events import Kind
 from runner.executors import registry
 from runner.executors.local import LocalExecutor
+from runner.executors.scripts import ahead_s
 from runner.guard import Guard
 from runner.model import LOCAL, Needs
 from runner.recovery import exit_record
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from runner.executors.batch import BatchKeys
     from runner.resources import Places
 
+_EARLY_S = 120.0  # by so much may the warning of the time limit come early, set-up commands included
 _GOLDEN = 0.6180339887  # its multiples spread evenly, however many there are
 BEATS = 25  # in the time after which a task that shows no sign of life counts as dead
 _BLIND_BEATS = 20  # so many may fail, before what runs is killed: after a few more another copy may begin
@@ -141,7 +143,8 @@ class _Task:
         self._daemon = Daemon(self._executor, self._tell, self._say, lambda _, why: self._say(why), claim.name)
         self._beat_s = keys.lease / BEATS
         self._shown_at = time.monotonic()
-        self._is_told = False
+        self._began_at = time.monotonic()
+        self._is_told = self._was_ended = False
 
     def run(self) -> int:
         """Runs the trials to their ends; returns the exit code of the task."""
@@ -169,7 +172,7 @@ class _Task:
             step_s = self._daemon.step()
             waits = [step_s, self._executor.poll_s, beat_at - time.monotonic()]
             self._signals.wait(max(0.0, min(item for item in waits if item is not None)))
-        self._claim.over("done")
+        self._claim.over(claims.ENDED if self._was_ended else "done")
         return EXIT_OK
 
     def _end_with_allocation(self) -> None:
@@ -177,7 +180,14 @@ class _Task:
         self._hear_words()  # it may end because the user said so
         if not self._daemon.stopped:
             self._say("The allocation is about to end; programs are asked to save and to leave.")
-            self._daemon.stop(Ending.LIMIT)
+            self._daemon.stop(Ending.LIMIT if self._is_time_up() else Ending.TAKEN)
+            self._was_ended = True
+
+    def _is_time_up(self) -> bool:
+        """Whether the allocation ends at its time limit, and not for somebody else."""
+        if self._keys.time is None:
+            return False
+        return time.monotonic() - self._began_at + _EARLY_S >= self._keys.time - ahead_s(self._keys)
 
     def _spread(self) -> None:
         """Waits a part of the first stage's `stagger`, so that tasks that begin at once do not all read at once."""

@@ -188,7 +188,7 @@ def test_commands_that_fail_for_a_while_are_told_once_and_tried_again(site: Faul
     said = site.run()
     assert said.returncode == 0, said.stdout
     assert said.stdout.count("Unable to contact slurm controller") == 1
-    assert "slurm answers again." in said.stdout
+    assert "slurm takes jobs again." in said.stdout
     site.check(1)
 
 
@@ -225,6 +225,7 @@ def test_what_an_administrator_deletes_is_not_run_again(site: FaultySite, slurm:
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output
     assert site.ledger() == Counter({"begin 0": 1})
+    assert "CANCEL    a: 1/2, output/N_0" in output
     assert "CANCEL    a: 2/2, output/N_1" in output
     assert not site.living()
 

@@ -127,13 +127,23 @@ def test_at_the_end_of_its_allocation_programs_save_and_go_on_in_the_next(
     runs()
     child.send_signal(signal.SIGTERM)
     assert site.finish(child) == 0
-    assert words(site) == ["START", "INTERRUPT", "done"]
-    site.look()
+    assert words(site) == ["START", "INTERRUPT", "ended"]
+    site.look(3)  # why it ended is asked once it is gone
     assert site.states() == {"a": "submitted", "b": "pending"}
     (site.output / "T_0" / "end").touch()
     site.through("2")
     site.look()
     assert set(site.states().values()) == {"finished"}
+
+
+def test_what_somebody_deleted_while_it_ran_is_canceled(site: Site, runs: Callable[..., None]) -> None:
+    site.run(0, stages="ab", command=LASTS)
+    child = site.start()
+    runs()
+    child.send_signal(signal.SIGTERM)
+    assert site.finish(child, why=Why.CANCELED) == 0
+    site.look(3)
+    assert site.states() == {"a": "canceled", "b": "blocked"}
 
 
 def test_a_word_for_one_task_leaves_the_others_of_its_array_alone(site: Site, runs: Callable[..., None]) -> None:
