@@ -63,6 +63,11 @@ class Server:
         self._is_gone = False
         self._leave_at: float | None = None
 
+    @property
+    def was_told_to_leave(self) -> bool:
+        """Whether it leaves because of a signal, whatever is left to do."""
+        return self._terminated
+
     def run(self) -> int:
         """Serves until nothing is left to do; returns the exit code."""
         self._catch_signals()
@@ -240,16 +245,17 @@ def _serve_here(output: Path) -> int:
     signals = (signal.SIGUSR1, signal.SIGUSR2)  # some batch systems warn with these
     for number in signals:
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    code = _serve(output, os.open(os.devnull, os.O_WRONLY))
-    if Journal(output).is_open():
+    left: list[Server] = []
+    code = _serve(output, os.open(os.devnull, os.O_WRONLY), left.append)
+    if not Journal(output).is_open():
+        submitjob.over(output)
+    elif left and left[0].was_told_to_leave:  # where another one serves, each job would submit the next at once
         job = submitjob.submit_again(output)
         print(f"The next daemon is job {job}.")
-    else:
-        submitjob.over(output)
     return code
 
 
-def _serve(output: Path, tell_ready: int) -> int:
+def _serve(output: Path, tell_ready: int, has_left: Callable[[Server], None] = lambda _: None) -> int:
     try:
         lock = _lock(output)
         if lock is None:
@@ -274,6 +280,7 @@ def _serve(output: Path, tell_ready: int) -> int:
         log.exception("The daemon ends because of an error of its own; attempts go on, the next daemon adopts them.")
         return 1
     lock.release()
+    has_left(server)
     return code
 
 

@@ -1,0 +1,51 @@
+"""The daemon as a job of a batch system: who submits the next one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runner import serve, submitjob
+from runner.lock import Lock
+from runner.plan import Journal
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """An output directory in which something is left to do."""
+    Journal(tmp_path).append({"kind": "plan", "time": "20260101.120000", "options": {}, "trials": 1})
+    return tmp_path
+
+
+def test_a_job_that_finds_another_daemon_submits_no_other(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[Path] = []
+    monkeypatch.setattr(submitjob, "submit_again", submitted.append)
+    monkeypatch.setattr(serve, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    lock = Lock(output)
+    try:
+        assert serve.main(["--here", str(output)]) == 1
+    finally:
+        lock.release()
+    assert submitted == []
+
+
+def test_a_job_whose_time_is_over_submits_the_next(output: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom runner import serve, submitjob\n"
+        "submitjob.submit_again = lambda output: (output / 'submitted').touch()\n"
+        "sys.exit(serve.main(['--here', sys.argv[1]]))\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code, str(output)], stdout=subprocess.DEVNULL)
+    log, end = output / ".runner" / "daemon.log", time.monotonic() + 60
+    while "serving" not in (log.read_text() if log.exists() else ""):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 0
+    assert (output / "submitted").exists()
