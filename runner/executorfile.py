@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from runner.errors import InputError, did_you_mean
 from runner.executors import registry
+from runner.executors.scripts import TASK
 from runner.model import LOCAL
 from runner.yamlfile import read_text
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from runner.header import Header
     from runner.yamlfile import Document, KeyPath
-
-TASK = "{_task}"  # where a user's own script has the trial's command
 
 
 def read(header: Header, document: Document, wanted: str | None) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runner.executors.batch import Batch, BatchKeys
 
-TASK = "{_task}"
+TASK = "{_task}"  # where a user's own script has the trial's command
 _SHEBANG = "#!/bin/bash"
 _FAILED = (
     """_code=$?; [ "$_code" = 0 ] || """
