@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from runner.batchtasks import Array
     from runner.executors.batch import BatchExecutor, Gone, Seen, TaskId
 
-_CLOCKS_S = 60.0  # by so much may the clocks of this machine and the batch system differ
-AGAIN_S = 30.0  # before a batch system that did not answer, or takes nothing now, is asked again
+AGAIN_S = 30.0  # at most, before a batch system that did not answer, or takes nothing now, is asked again
+_FIRST_AGAIN_S = 4.0  # the first time; doubled each time after it
 
 
 @dataclass
@@ -30,6 +30,16 @@ class _Trouble:
     over: str  # what is said when it does it again
     text: str = ""
     again_at: float = 0.0
+    wait_s: float = _FIRST_AGAIN_S
+
+    def put_off(self) -> None:
+        """It is tried again, each time later."""
+        self.again_at = boot_seconds() + self.wait_s
+        self.wait_s = min(2 * self.wait_s, AGAIN_S)
+
+    def end(self) -> None:
+        """It works again."""
+        self.text, self.again_at, self.wait_s = "", 0.0, _FIRST_AGAIN_S
 
 
 class BatchDesk:
@@ -55,7 +65,7 @@ class BatchDesk:
         self._say = say
         self._refused, self._seen, self._gone = refused, seen, gone
         self._look_at = 0.0
-        self._taking = _Trouble("takes jobs again")  # a full queue takes none, and answers
+        self._taking: dict[str, _Trouble] = {}  # by what is told: a full queue takes none, and others may
         self._answering = _Trouble("answers again")
         self._is_asking = False
         self._cancels = 0  # under way
@@ -74,14 +84,14 @@ class BatchDesk:
         """
         if self._is_asking:
             return None
-        submit_at = self._taking.again_at if self.waiting else None
+        submit_at = min((self._trouble_of(array).again_at for array in self.waiting), default=None)
         learn_at = self._answering.again_at if has_more and self.max_tasks is None else None
         look_at = max(self._look_at, self._answering.again_at) if self.arrays else None
         if learn_at is not None and now >= learn_at:
             self._ask(self.executor.max_tasks, self._learn, self._answering)
         elif submit_at is not None and now >= submit_at:
-            array = self.submitting = self.waiting[0]
-            self._ask(lambda: self._submit(array), lambda job: self._submitted(array, job), self._taking)
+            array = self.submitting = min(self.waiting, key=lambda array: self._trouble_of(array).again_at)
+            self._ask(lambda: self._submit(array), lambda job: self._submitted(array, job), self._trouble_of(array))
         elif look_at is not None and now >= look_at:
             looked = list(self.arrays)
             self._ask(self.executor.queue, lambda seen: self._see(looked, seen), self._answering)
@@ -91,8 +101,12 @@ class BatchDesk:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is being submitted or canceled."""
-        return self.submitting is None and not self._cancels
+        """Whether nothing is to be submitted or being canceled."""
+        return self.submitting is None and not self.waiting and not self._cancels
+
+    def may_have(self, array: Array) -> bool:
+        """Whether the batch system may have an array whose job is not known, because its answer was lost."""
+        return array is self.submitting or (array.job is None and batchfile.was_tried(array.folder))
 
     def submit(self, array: Array) -> None:
         """Has an array submitted whose intent is on disk, unless the batch system has it already."""
@@ -122,6 +136,10 @@ class BatchDesk:
 
     # --- inside ---
 
+    def _trouble_of(self, array: Array) -> _Trouble:
+        """Arrays of which the same is told are taken, or not, alike."""
+        return self._taking.setdefault(repr(sorted(array.intent.told.items())), _Trouble("takes jobs again"))
+
     def _ask(self, work: Callable[[], object], then: Callable[..., None], trouble: _Trouble) -> None:
         """Has a command run; one that fails is told once, and what is open is asked for later."""
         self._is_asking = True
@@ -134,7 +152,7 @@ class BatchDesk:
                 self._fail(trouble, error)
                 return
             if trouble.text:
-                trouble.text = ""
+                trouble.end()
                 self._say(f"{self.name} {trouble.over}.")
             then(future.result())
 
@@ -143,7 +161,7 @@ class BatchDesk:
     def _fail(self, trouble: _Trouble, error: BaseException) -> None:
         """Also an error of the executor's own is no reason to leave those alone that run."""
         text = str(error) if isinstance(error, RunnerError) else f"{type(error).__name__}: {error}"
-        trouble.again_at = boot_seconds() + AGAIN_S
+        trouble.put_off()
         if text != trouble.text:
             trouble.text = text
             self._say(f"{self.name}: {text.rstrip('.')}. It is asked again; what runs goes on.")
@@ -173,7 +191,9 @@ class BatchDesk:
         if batchfile.was_tried(folder):
             if batchfile.is_submitting(folder):
                 raise UnreachableError(f"{intent.name} is still being submitted by an earlier daemon's command.")
-            job = self.executor.find([intent.name], intent.created - _CLOCKS_S).get(intent.name)
+            job = self.executor.find([intent.name], intent.created).get(intent.name)
+        if job is None and not array.tasks:
+            raise RunnerError(f"{intent.name}: nobody asks for it any more.")
         if job is None:
             batch = batch_of(folder, intent, array.keys)
             if batch.gpus is None:

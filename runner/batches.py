@@ -271,7 +271,7 @@ class Batches:
                 desk.cancel(array, numbers if array.tasks else None)
             elif numbers is not None:
                 self._canceled[array.intent.name] = numbers
-            if not array.tasks and array is not desk.submitting:
+            if not array.tasks and not desk.may_have(array):
                 self._close(array)
 
     def _enter(self, array: Array) -> None:

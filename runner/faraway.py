@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TAKEN_S = 60.0  # so long a daemon elsewhere may take to read a plan
 POLL_S = 0.5
+LOOK_S = 15.0  # between two looks whether the daemon's job is in the queue
+LOOKS = 3  # so often it must be missing: one that ends has submitted the next by then
 
 
 def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:
@@ -64,6 +66,28 @@ def submit(request: Request, trials: Sequence[PlannedTrial], places: Places) -> 
 
 
 def wait(output: Path) -> None:
-    """Waits until a daemon elsewhere, and what is submitted to take its place, has done all that was asked for."""
-    while client.elsewhere(output) is not None or (submitjob.exists(output) and Journal(output).is_open()):
+    """Waits until a daemon elsewhere, and what is submitted to take its place, has done all that was asked for.
+
+    Raises:
+        RunnerError: the daemon's job is gone, and something is left to do.
+    """
+    look_at, missed = 0.0, 0
+    while (works := client.elsewhere(output) is not None) or (submitjob.exists(output) and Journal(output).is_open()):
+        if works:
+            missed = 0
+        elif time.monotonic() >= look_at:
+            look_at = time.monotonic() + LOOK_S
+            missed = missed + 1 if _is_missing(output) else 0
+            if missed == LOOKS:
+                raise RunnerError(
+                    f"{output}: the daemon's job is gone, and something is left to do; "
+                    "`run` goes on from here, `run --submit` in a new job."
+                )
         time.sleep(POLL_S)
+
+
+def _is_missing(output: Path) -> bool:
+    try:
+        return not submitjob.is_queued(output)
+    except RunnerError:  # nobody can tell now, or from this machine
+        return False

@@ -163,7 +163,8 @@ class BatchExecutor(Protocol):
         """This user's tasks that wait or run."""
 
     def find(self, names: Collection[str], since: float) -> Mapping[str, str]:
-        """The jobs of these names submitted after `since` (seconds since the epoch), over or not: their ids."""
+        """The jobs of these names submitted after `since` (seconds since the epoch; clocks may differ by minutes), over
+        or not: their ids."""
 
     def gone(self, tasks: Collection[TaskId], names: Collection[str], since: float) -> Sequence[Gone]:
         """What accounting says of tasks that are over; of those that it does not know (yet), nothing."""

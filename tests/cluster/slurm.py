@@ -7,6 +7,7 @@ Slurm 22.05 of Debian 12, and proved with it.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 from contextlib import contextmanager, suppress
@@ -102,7 +103,15 @@ class Slurm:
         self.controller.kill()
 
     def start_controller(self) -> None:
-        """Starts slurmctld and returns when it answers."""
+        """Starts slurmctld and returns when it answers.
+
+        One that was killed would give its newest ids again, and hosts that remember them would be drained.
+        """
+        if self.controller.process() is None:
+            text = self.configuration.read_text()
+            self.configuration.write_text(
+                re.sub(r"FirstJobId=(\d+)", lambda found: f"FirstJobId={int(found[1]) + 1000}", text)
+            )
         self.controller.start()
         wait_for(lambda: works("scontrol", "ping", **self.environment), f"slurmctld (see {self.directory}/log)")
 

@@ -52,6 +52,8 @@ class FakeSystem:
         self.fault: Exception | None = None
         self.refusal: Exception | None = None
         self.room = 1000  # for so many jobs
+        self.refused_now: set[str] = set()  # the names of jobs for which there is no room, however many there are
+        self.inherited: int | None = None  # the descriptor that the last submission was given
         self.loses_answer = False  # the next submission works, and nobody hears of it
 
     def _command(self, word: str) -> None:
@@ -65,10 +67,10 @@ class FakeSystem:
     def submit(self, batch: Batch, script: str, inherited: int | None = None) -> str:
         self._command("submit")
         assert script == self.script(batch)
-        assert inherited is not None
+        self.inherited = inherited
         if self.refusal is not None:
             raise self.refusal
-        if len(self.batches) == self.room:
+        if len(self.batches) == self.room or batch.name in self.refused_now:
             raise UnreachableError("sbatch: QOSMaxSubmitJobPerUserLimit")
         job = str(len(self.batches) + 1)
         self.batches[job] = batch

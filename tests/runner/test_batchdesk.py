@@ -9,7 +9,7 @@ import pytest
 from runner import batchdesk, batchfile
 from runner.batchdesk import AGAIN_S, BatchDesk
 from runner.batchfile import Intent, Part
-from runner.batchtasks import Array
+from runner.batchtasks import Array, Task
 from runner.errors import InputError
 from runner.executors.batch import BatchKeys, RefusedError, TaskId, UnreachableError
 from tests.runner.batchworld import FakeSystem, HeldErrands
@@ -43,13 +43,15 @@ class Desk(BatchDesk):
     def _looked(self, arrays: Sequence[Array], seen: Sequence[Seen]) -> None:
         self.looks.append((list(arrays), len(seen)))
 
-    def array(self, count: int = 1) -> Array:
+    def array(self, count: int = 1, **told: str) -> Array:
         """An array whose intent is on disk."""
-        tasks = tuple((Part(f"T_{index}", {}, "p1"),) for index in range(count))
-        intent = Intent(batchfile.new_name(), "fake", {}, "p1", "/", None, 1, tasks)
+        parts = tuple((Part(f"T_{index}", {}, "p1"),) for index in range(count))
+        intent = Intent(batchfile.new_name(), "fake", told, "p1", "/", None, 1, parts)
         folder = batchfile.directory_of(self.output) / intent.name
         batchfile.write(folder, intent)
-        return Array(folder, intent, BatchKeys(poll=POLL_S))
+        array = Array(folder, intent, BatchKeys(poll=POLL_S))
+        array.tasks = {number: Task(array, number, part) for number, part in enumerate(parts)}
+        return array
 
     def go(self, seconds: float = 0.0) -> float | None:
         """Time passes, and all that is due is done; returns when the next is."""
@@ -84,6 +86,7 @@ def test_an_array_is_submitted_with_one_command_and_then_looked_at_at_its_interv
     assert desk.go() == desk.clock.now + POLL_S
     assert (array.job, desk.said) == ("1", ["Submitted to fake: job 1, 3 tasks."])
     assert desk.asked() == ["has_gpus", "submit", "queue"]
+    assert desk.system.inherited is not None
     desk.go(POLL_S - 1)
     assert desk.asked() == []
     desk.go(1)
@@ -118,12 +121,32 @@ def test_while_it_does_not_answer_it_is_asked_less_often(desk: Desk) -> None:
     desk.submit(desk.array())
     desk.go()
     desk.system.fault = DOWN
-    desk.go(POLL_S)
-    desk.asked()
-    assert desk.go(AGAIN_S - 1) == desk.clock.now + 1
-    assert desk.asked() == []
-    desk.go(1)
-    assert desk.asked() == ["queue"]
+    at, waits = desk.go(POLL_S), []
+    for _ in range(6):
+        assert at is not None
+        waits.append(at - desk.clock.now)
+        desk.asked()
+        desk.go(waits[-1] - 1)
+        assert desk.asked() == []
+        at = desk.go(1)
+        assert desk.asked() == ["queue"]
+    assert waits == [4, 8, 16, AGAIN_S, AGAIN_S, AGAIN_S]
+
+
+def test_what_it_does_not_take_now_holds_up_only_what_is_like_it(desk: Desk) -> None:
+    full, also, other = desk.array(qos="few"), desk.array(qos="few"), desk.array(qos="many")
+    desk.system.refused_now = {full.intent.name, also.intent.name}
+    for array in (full, also, other):
+        desk.submit(array)
+    at = desk.go()
+    assert (full.job, also.job, other.job) == (None, None, "1")
+    assert at == desk.clock.now + 4
+    assert desk.asked().count("submit") == 2
+    assert desk.said[0] == "fake: sbatch: QOSMaxSubmitJobPerUserLimit. It is asked again; what runs goes on."
+    desk.system.refused_now.clear()
+    desk.go(4)
+    assert {full.job, also.job} == {"2", "3"}
+    assert desk.said.count("fake takes jobs again.") == 1
 
 
 @pytest.mark.parametrize("error", [RefusedError("no such partition"), InputError("no such script")])

@@ -303,6 +303,32 @@ def test_a_submission_whose_answer_was_lost_is_found_by_its_name(site: Site) -> 
     assert site.state() is COMPLETED
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_submission_whose_answer_was_lost_is_canceled_when_it_is_taken_back(site: Site, is_killed: bool) -> None:
+    site.system.loses_answer = True
+    site.run(0)
+    assert site.system.rows
+    site.do("cancel", words=["T_0"])
+    assert not is_done(site)
+    if is_killed:
+        site.begin()
+    site.look()
+    assert is_done(site)
+    assert not site.system.rows
+    assert not site.folders
+
+
+def test_a_submission_that_failed_is_not_tried_again_for_nobody(site: Site) -> None:
+    site.system.fault = UnreachableError("sbatch: connect failure.")
+    site.run(0)
+    site.do("cancel", words=["T_0"])
+    site.system.fault = None
+    site.look()
+    assert is_done(site)
+    assert not site.system.batches
+    assert not site.folders
+
+
 def test_what_a_killed_daemon_left_half_made_is_cleared_away(site: Site) -> None:
     folder = batchfile.directory_of(site.output) / batchfile.new_name()
     folder.mkdir(parents=True)
