@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import arithmetic, executorfile, gatherfile, searchfile, template
-from runner import header as headers
+from runner import arithmetic, executorfile, gatherfile, headerfile, searchfile, template
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
 from runner.gridfile import Known, always_set, parse_sweep
@@ -78,7 +77,7 @@ def load(path: Path, text: str | None = None, executor: str | None = None) -> Co
     documents = parse_documents(str(path), text)
     if not documents or documents[0].value is None:
         raise InputError(f"{path}: empty; the first document needs `template`, the next ones are the grids.")
-    header = headers.read(documents[0])
+    header = headerfile.read(documents[0])
     templates = _templates(header, documents[0])
     _check_params(header.default, documents[0], ("default",))
     settings = _settings(header, documents[0], templates)

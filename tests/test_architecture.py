@@ -118,6 +118,7 @@ LAYERS = (
     {"executors"},
     {
         "header",
+        "headerfile",
         "notify",
         "gridfile",
         "gatherfile",
