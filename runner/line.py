@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from runner.model import JobState, Terms
+from runner.model import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator
 
-    from runner.model import Trial
+    from runner.entry import Entry
 
 
 class Queue(Enum):
@@ -22,30 +22,7 @@ class Queue(Enum):
     BATCH = "batch"  # nothing: another executor takes all
 
 
-class Entry:
-    """A trial with the states of its stages; its place in the line is valid while the ticket is."""
-
-    __slots__ = ("is_queued", "not_before", "sequence", "states", "terms", "ticket", "trial")
-
-    def __init__(self, trial: Trial, states: dict[str, JobState], terms: Mapping[str, Terms], sequence: int) -> None:
-        self.trial = trial
-        self.states = states
-        self.terms = terms
-        self.sequence = sequence
-        self.ticket = 0
-        self.is_queued = False
-        self.not_before = 0.0
-
-    def due(self) -> str | None:
-        """The first stage that waits."""
-        return next((stage for stage, state in self.states.items() if state is JobState.PENDING), None)
-
-    def due_terms(self) -> Terms:
-        """What that stage asks for."""
-        return self.terms.get(self.due() or "", Terms())
-
-
-_Place = tuple[tuple[int, int, int], int, Entry]  # rank, ticket
+_Place: TypeAlias = "tuple[tuple[int, int, int], int, Entry]"  # rank, ticket
 
 
 class Line:

@@ -10,7 +10,7 @@ from runner.model import Slot
 from runner.packing import Card, Running, place
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from runner.packing import Demand, Placement
 
@@ -22,12 +22,13 @@ class CpuPool:
         self._slots: dict[str, Slot] = {}
         self._places: dict[str, int] = {}
         self._free: list[tuple[int, str]] = []
+        self._taken: set[str] = set()  # also of slots that are no more
 
-    def set_slots(self, slots: Sequence[Slot], taken: Collection[str]) -> None:
-        """The slots from now on, and the labels of those that an attempt has."""
+    def set_slots(self, slots: Sequence[Slot]) -> None:
+        """The slots from now on; an attempt on one that is no more keeps it to its end."""
         self._slots = {slot.label: slot for slot in slots}
         self._places = {label: index for index, label in enumerate(self._slots)}
-        self._free = [(index, label) for label, index in self._places.items() if label not in taken]
+        self._free = [(index, label) for label, index in self._places.items() if label not in self._taken]
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -47,16 +48,23 @@ class CpuPool:
 
     def take(self) -> Slot:
         """The first free slot."""
-        return self._slots[heapq.heappop(self._free)[1]]
+        slot = self._slots[heapq.heappop(self._free)[1]]
+        self._taken.add(slot.label)
+        return slot
 
-    def adopt(self, label: str) -> None:
-        """Takes this slot, which is free, if it is there."""
+    def adopt(self, label: str) -> bool:
+        """Takes this slot, whether it is there or not; False: it is taken."""
+        if label in self._taken:
+            return False
+        self._taken.add(label)
         if label in self._slots:
             self._free.remove((self._places[label], label))
             heapq.heapify(self._free)
+        return True
 
     def release(self, slot: Slot) -> None:
         """Gives a slot back; one that is no more stays away."""
+        self._taken.discard(slot.label)
         if slot.label in self._slots:
             heapq.heappush(self._free, (self._places[slot.label], slot.label))
 

@@ -6,17 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.entry import Counts, Entry
 from runner.learning import Learning
-from runner.line import Entry, Line, Queue
-from runner.model import BLOCKING, FOLLOWS, IN_HAND, LOCAL, Job, JobState, Slot, Terms
-from runner.pools import CpuPool, GpuPool, fixed_cards
-from runner.stagger import Stagger
+from runner.line import Line, Queue
+from runner.model import BLOCKING, IN_HAND, LOCAL, Job, JobState, Slot, Terms
+from runner.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from runner.model import Trial
-    from runner.packing import Card, Demand
+    from runner.packing import Card
 
 _AGAIN = frozenset(
     {
@@ -39,7 +39,6 @@ class Start:
 
 
 ANY_TERMS: Mapping[str, Terms] = {}
-_WINDOW = 1000  # so many waiting trials are looked at for one that fits on what a GPU has left
 
 
 class Scheduler:
@@ -49,16 +48,15 @@ class Scheduler:
     """
 
     def __init__(self, slots: Sequence[Slot] = (), is_breadth_first: bool = False) -> None:
-        self.counts: Counter[tuple[str, str, JobState]] = Counter()  # by sweep, stage and state
+        self.counts: Counts = Counter()
         self.learning = Learning()
-        self._gpus, self._cpus = GpuPool(), CpuPool()
-        self._line = Line(self._queue_of)
+        self._slots = Slots(self.learning)
+        self._line = Line(self._slots.queue_of)
         self._line.is_breadth_first = is_breadth_first
         self._entries: dict[str, Entry] = {}
         self._held: dict[Job, Slot | None] = {}
         self._next: list[Start] = []
         self._is_paused = self._is_stopping = False
-        self._stagger = Stagger()
         self._withheld: set[str] = set()  # trials that wait for others, by key
         self._away: dict[str, Job] = {}  # what another executor has, by the trial's key
         self._sequence = 0
@@ -80,18 +78,12 @@ class Scheduler:
 
         With `has_gpus` the GPUs are told by `set_cards`; otherwise they are those of the slots.
         """
-        taken = {slot.label for slot in self._held.values() if slot is not None}
-        self._cpus.set_slots([slot for slot in slots if slot.gpus is None], taken)
-        cards = fixed_cards(slots)
-        if not has_gpus:
-            self._gpus.set_cards(cards, bool(cards))
-        elif not self._gpus.exists:
-            self._gpus.set_cards([], exists=True)
+        self._slots.set_slots(slots, has_gpus)
         self._line.sort_anew(iter(self._entries.values()))
 
     def set_cards(self, cards: Sequence[Card]) -> None:
         """The GPUs that may be used now, as they were just seen."""
-        self._gpus.set_cards(cards, exists=True)
+        self._slots.set_cards(cards)
 
     def add(
         self,
@@ -108,17 +100,13 @@ class Scheduler:
         entry = self._entries.get(trial.key)
         if entry is None:
             self._sequence += 1
-            entry = self._entries[trial.key] = Entry(trial, {}, terms, self._sequence)
+            entry = self._entries[trial.key] = Entry(trial, terms, self._sequence, self.counts)
         self._line.leave(entry)
         self._withheld.discard(trial.key)
-        self._count(entry, -1)
         running = {stage: state for stage, state in entry.states.items() if state in IN_HAND}
         is_in_hand = bool(running) or trial.key in self._away
-        if not is_in_hand:
-            entry.trial = trial
         entry.terms = terms
-        entry.states = {**states, **running}
-        self._count(entry, +1)
+        entry.put({**states, **running}, entry.trial if is_in_hand else trial)
         if not is_in_hand:
             entry.not_before = 0.0
             if is_withheld:
@@ -130,15 +118,8 @@ class Scheduler:
         """Takes in that a trial's `stage` runs already; it keeps its slot, unless another adopted one has it."""
         entry = self._entries[trial.key]
         self._line.leave(entry)
-        self._move(entry, stage, JobState.RUNNING)
-        taken = {held.label for held in self._held.values() if held is not None}
-        kept: Slot | None = None
-        if slot.shares:
-            kept = self._gpus.adopt(slot)
-        elif slot.label not in taken:
-            self._cpus.adopt(slot.label)
-            kept = slot
-        self._held[Job(entry.trial, stage)] = kept
+        entry.move(stage, JobState.RUNNING)
+        self._held[Job(entry.trial, stage)] = self._slots.adopt(slot)
 
     def hold(self, trial: Trial, slot: Slot) -> None:
         """Takes in that another executor has a trial already."""
@@ -146,7 +127,7 @@ class Scheduler:
         self._line.leave(entry)
         stage = entry.due()
         if stage is not None:
-            self._move(entry, stage, JobState.SUBMITTED)
+            entry.move(stage, JobState.SUBMITTED)
         job = self._away[trial.key] = Job(entry.trial, stage or next(iter(entry.states)))
         self._held[job] = slot
 
@@ -157,9 +138,7 @@ class Scheduler:
         if state is JobState.RUNNING:  # the stages before it are complete; it was submitted with one of them
             changed |= {other: JobState.PENDING for other, known in entry.states.items() if known is JobState.SUBMITTED}
             changed[stage] = state
-        self._count(entry, -1)
-        entry.states = entry.states | changed
-        self._count(entry, +1)
+        entry.put(entry.states | changed)
 
     def hand_back(
         self, trial: Trial, states: Mapping[str, JobState], again_at: float = 0.0, is_due: bool = True
@@ -170,9 +149,7 @@ class Scheduler:
         if job is not None:
             del self._held[job]
         self._line.leave(entry)
-        self._count(entry, -1)
-        entry.states = dict(states)
-        self._count(entry, +1)
+        entry.put(states)
         entry.not_before = again_at
         if is_due:
             self._line.join(entry)
@@ -182,7 +159,7 @@ class Scheduler:
         entry = self._entries.pop(key)
         self._line.leave(entry)
         self._withheld.discard(key)
-        self._count(entry, -1)
+        entry.put({})
 
     def trials(self) -> Iterable[Trial]:
         """Every trial that was taken in."""
@@ -203,7 +180,7 @@ class Scheduler:
 
     def labels(self) -> list[str]:
         """The slots."""
-        return [*self._gpus.labels, *self._cpus.labels]
+        return self._slots.labels
 
     @property
     def waits_for_gpu(self) -> bool:
@@ -261,83 +238,43 @@ class Scheduler:
         entry = self._entries[trial.key]
         self._line.leave(entry)
         self._withheld.discard(trial.key)
-        waiting = [stage for stage, state in entry.states.items() if state is JobState.PENDING]
-        for stage in waiting:
-            self._move(entry, stage, JobState.CANCELED)
-        return [Job(entry.trial, stage) for stage in waiting]
+        return entry.move_all({JobState.PENDING}, JobState.CANCELED)
 
     def again(self, trial: Trial) -> list[Job]:
         """Makes what failed, was canceled or interrupted due again, with all that it blocked; returns it."""
         entry = self._entries[trial.key]
-        stages = [stage for stage, state in entry.states.items() if state in _AGAIN]
-        for stage in stages:
-            self._move(entry, stage, JobState.PENDING)
+        jobs = entry.move_all(_AGAIN, JobState.PENDING)
         is_held = trial.key in self._withheld or trial.key in self._away
         is_held = is_held or not IN_HAND.isdisjoint(entry.states.values())
-        if stages and not is_held:
+        if jobs and not is_held:
             entry.not_before = 0.0
             self._line.leave(entry)
             self._line.join(entry)
-        return [Job(entry.trial, stage) for stage in stages]
+        return jobs
 
     # --- decisions ---
 
     def decide(self, now: float = 0.0) -> list[Start]:
         """The starts that are due now; each is taken as done."""
-        self._stagger.until = None
         if self._is_stopping or self._is_paused:
             return []
         starts, self._next = self._next, []
         self._line.wake(now)
-        starts += self._decide_gpus(now)
-        while not self._cpus.is_full and (head := self._line.head(Queue.CPU)) and self._is_due(head, now):
-            self._line.leave(head)
-            starts.append(self._start(head, self._cpus.take(), now))
-        while head := self._line.head(Queue.BATCH):
-            self._line.leave(head)
-            starts.append(self._start(head, Slot(head.due_terms().executor), now, JobState.SUBMITTED))
-            self._away[head.trial.key] = starts[-1].job
-        return starts
-
-    def _decide_gpus(self, now: float) -> list[Start]:
-        if self._gpus.is_full:
-            return []
-        staggered: set[str] = set()
-
-        def is_due(entry: Entry) -> bool:
-            stage = entry.due() or ""
-            if stage in staggered or not self._is_due(entry, now):
-                return False
-            if entry.due_terms().stagger_s:  # one at a time
-                staggered.add(stage)
-            return True
-
-        heads = self._line.from_head(Queue.GPU, is_due, _WINDOW)
-        placed = self._gpus.place(map(self._demand, heads))
-        heads.close()
-        starts = []
-        for placement, slot in placed:
-            entry = self._entries[str(placement.key)]
-            self._line.leave(entry)
-            starts.append(self._start(entry, slot, now))
-        if staggered and starts and (head := self._line.head(Queue.GPU)) is not None:
-            self._is_due(head, now)  # notes when the next one is
+        starts += [self._start(entry, slot) for entry, slot in self._slots.fill(self._line, now)]
         return starts
 
     def refuse(self, start: Start) -> None:
         """Takes a start back whose slot turned out to be taken."""
         entry = self._entries[start.job.trial.key]
-        self._count(entry, -1)
-        entry.states[start.job.stage] = JobState.PENDING
-        self._count(entry, +1)
-        self._release(self._held.pop(start.job))
+        entry.take_back(start.job.stage)
+        self._slots.release(self._held.pop(start.job))
         self._line.join(entry)
 
     def next_time(self) -> float | None:
         """When to decide again though nothing has happened; None: not before something does."""
         if self._is_stopping or self._is_paused:
             return None
-        times = [time for time in (self._line.next_time, self._stagger.until) if time is not None]
+        times = [time for time in (self._line.next_time, self._slots.next_time) if time is not None]
         return min(times, default=None)
 
     def ended(self, job: Job, state: JobState, again_at: float | None = None, now: float = 0.0) -> list[Job]:
@@ -346,24 +283,24 @@ class Scheduler:
         A pruned job's later stages are pruned with it, and returned too.
         """
         entry = self._entries[job.trial.key]
-        self._move(entry, job.stage, state)
+        entry.move(job.stage, state)
         slot = self._held.pop(job)
         self._away.pop(job.trial.key, None)
         blocked: list[Job] = []
         if again_at is not None:
-            self._move(entry, job.stage, JobState.PENDING)
+            entry.move(job.stage, JobState.PENDING)
             entry.not_before = again_at
         elif state in BLOCKING:
-            blocked = self._block(entry, job.stage, JobState.BLOCKED)
+            blocked = entry.move_all({JobState.PENDING}, JobState.BLOCKED, after=job.stage)
         elif state is JobState.PRUNED:
-            blocked = self._block(entry, job.stage, JobState.PRUNED)
+            blocked = entry.move_all({JobState.PENDING}, JobState.PRUNED, after=job.stage)
         if not self._goes_on(entry, job, state):
-            self._release(slot)
+            self._slots.release(slot)
         elif slot is None or not self._keeps_slot(entry, slot, state, now):
-            self._release(slot)
+            self._slots.release(slot)
             self._line.join(entry)
         else:
-            self._next.append(self._start(entry, slot, now))
+            self._next.append(self._start(entry, slot))
         return blocked
 
     # --- inside ---
@@ -379,68 +316,20 @@ class Scheduler:
     def _keeps_slot(self, entry: Entry, slot: Slot, state: JobState, now: float) -> bool:
         if self._is_stopping or self._is_paused or entry.trial.sweep in self._line.paused or self.is_breadth_first:
             return False
-        if state is not JobState.COMPLETED or self._stagger_end(entry) > now:
-            return False
-        queue = self._queue_of(entry)
-        if queue is Queue.GPU:
-            return bool(slot.shares) and self._gpus.keeps(slot, self._demand(entry))
-        return queue is Queue.CPU and slot.label in self._cpus
+        return state is JobState.COMPLETED and self._slots.go_on(entry, slot, now)
 
-    def _queue_of(self, entry: Entry) -> Queue:
-        """Where the trial's next stage runs: what needs a GPU waits for one, if there is any."""
-        terms = entry.due_terms()
-        if terms.executor != LOCAL:
-            return Queue.BATCH
-        return Queue.GPU if self._gpus.exists and (terms.gpus > 0 or not len(self._cpus)) else Queue.CPU
-
-    def _demand(self, entry: Entry) -> Demand:
-        return self.learning.demand(entry.trial, entry.due() or "", entry.due_terms())
-
-    def _is_due(self, entry: Entry, now: float) -> bool:
-        """Whether the starts of its stage are spread far enough; otherwise notes when they are."""
-        until = self._stagger_end(entry)
-        if until > now:
-            self._stagger.hold(until)
-        return until <= now
-
-    def _stagger_end(self, entry: Entry) -> float:
-        count = len(self._gpus) if self._queue_of(entry) is Queue.GPU else len(self._cpus)
-        return self._stagger.end(entry.due() or "", entry.due_terms().stagger_s, count)
-
-    def _start(self, entry: Entry, slot: Slot, now: float, state: JobState = JobState.RUNNING) -> Start:
+    def _start(self, entry: Entry, slot: Slot) -> Start:
         stage = entry.due()
         assert stage is not None
         job = Job(entry.trial, stage)
-        self._move(entry, stage, state)
+        is_away = entry.due_terms().executor != LOCAL
+        entry.move(stage, JobState.SUBMITTED if is_away else JobState.RUNNING)
         self._held[job] = slot
-        self._stagger.note(stage, now)
+        if is_away:
+            self._away[entry.trial.key] = job
         return Start(job, slot)
 
     def _take_back(self) -> None:
         for start in reversed(self._next):
             self.refuse(start)
         self._next.clear()
-
-    def _release(self, slot: Slot | None) -> None:
-        if slot is not None:
-            (self._gpus if slot.shares else self._cpus).release(slot)
-
-    def _block(self, entry: Entry, stage: str, state: JobState) -> list[Job]:
-        stages = list(entry.states)
-        later = stages[stages.index(stage) + 1 :]
-        blocked = [item for item in later if entry.states[item] is JobState.PENDING]
-        for item in blocked:
-            self._move(entry, item, state)
-        return [Job(entry.trial, item) for item in blocked]
-
-    def _move(self, entry: Entry, stage: str, state: JobState) -> None:
-        before = entry.states[stage]
-        assert state in FOLLOWS[before], f"{stage}: {before} to {state}"
-        entry.states[stage] = state
-        sweep = entry.trial.sweep
-        self.counts[sweep, stage, before] -= 1
-        self.counts[sweep, stage, state] += 1
-
-    def _count(self, entry: Entry, sign: int) -> None:
-        for stage, state in entry.states.items():
-            self.counts[entry.trial.sweep, stage, state] += sign
