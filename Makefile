@@ -8,7 +8,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_TARGET PIP_PREFIX PIP_USER PIP_RE
 export PYTHONNOUSERSITE := 1
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: run test test-modules test-programs test-long test-short test-crash test-browser test-cluster lint clean
+.PHONY: run test test-modules test-programs test-long test-short test-crash test-browser test-cluster test-slurm test-sge lint clean
 
 run: $(VENV)/installed-train
 	PATH="$(BIN):$$PATH" run
@@ -37,9 +37,15 @@ test-crash: $(VENV)/installed-dev
 test-browser: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m browser
 
-# Says why where a batch system cannot be had.
+# They mostly wait. Says why where a batch system cannot be had.
 test-cluster: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m cluster -rs tests/cluster tests/contract
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-slurm test-sge
+
+test-slurm:
+	$(BIN)/python -m pytest -m cluster -rs tests/cluster tests/contract -k "not (sge or grid_engine)"
+
+test-sge:
+	$(BIN)/python -m pytest -m cluster -rs tests/cluster tests/contract -k "sge or grid_engine"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

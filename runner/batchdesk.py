@@ -11,6 +11,7 @@ from runner.errands import Errands
 from runner.errors import RunnerError
 from runner.executors.batch import UnreachableError
 from runner.process import boot_seconds
+from runner.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -212,8 +213,7 @@ class BatchDesk:
             return
         array.job = job
         self.arrays.append(array)
-        count = len(array.intent.tasks)
-        self._say(f"Submitted to {self.name}: job {job}, {count:,} {'task' if count == 1 else 'tasks'}.")
+        self._say(f"Submitted to {self.name}: job {job}, {counted(len(array.intent.tasks), 'task')}.")
 
     def _see(self, looked: Sequence[Array], seen: Sequence[Seen]) -> None:
         self._look_at = boot_seconds() + min((array.keys.poll for array in self.arrays), default=0.0)

@@ -11,16 +11,18 @@ from runner.batchdesk import AGAIN_S, BatchDesk
 from runner.batchnews import News
 from runner.batchqueue import BatchQueue
 from runner.batchtasks import Array, Task
+from runner.batchverdicts import Verdict, Verdicts, fate_of
 from runner.endings import Ending
 from runner.errors import RunnerError
 from runner.executors import registry
 from runner.executors.batch import TaskId, TaskState, Why
-from runner.model import IN_HAND, JobState
+from runner.model import JobState
 from runner.process import boot_seconds
 from runner.recovery import Fate
+from runner.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runner.endings import Running
     from runner.events import Event
@@ -29,10 +31,6 @@ if TYPE_CHECKING:
     from runner.model import Trial
     from runner.scheduler import Scheduler, Start
 
-LAG_S = 20.0  # so long accounting may say nothing yet of a task that is gone
-_OPEN = IN_HAND | {JobState.PENDING}
-_QUEUE_LOOKS = 2  # so often in a row a task must be missing before it counts as gone
-
 
 class Owner(Protocol):
     """What becomes of trials that come back."""
@@ -40,8 +38,8 @@ class Owner(Protocol):
     def returned(self, trial: Trial, batch: str, fate: Fate, resumes: int, now: float) -> None:
         """A trial's task of a batch is over; one that was cut off goes on, `resumes` times."""
 
-    def refused(self, trial: Trial, text: str) -> None:
-        """A trial cannot be run, whatever is tried."""
+    def refused(self, trial: Trial, text: str, log: Path | None = None) -> None:
+        """A trial cannot be run, whatever is tried; `log` is what its task said, if that began."""
 
 
 class Batches:
@@ -64,6 +62,7 @@ class Batches:
         self._desks: dict[str, BatchDesk] = {}
         self._task_of: dict[str, Task] = {}  # by the key of a trial
         self._news = News(scheduler, intake, tell)
+        self._verdicts = Verdicts(scheduler, self._news)
         self._queue = BatchQueue(scheduler, intake, self.holds)
         self._canceled: dict[str, set[int]] = defaultdict(set)  # by the name of an array
         self._output: Path | None = None
@@ -95,9 +94,10 @@ class Batches:
         """Whether a trial is in a task that is not over."""
         return key in self._task_of
 
-    def stages(self, key: str) -> Iterable[str]:
-        """The stages of a trial that its task runs."""
-        return next(part.stages for part in self._task_of[key].parts if part.key == key)
+    def plan_of(self, key: str) -> Mapping[str, str]:
+        """The stages of a trial that its task runs, each with the id of its plan."""
+        part = next(part for part in self._task_of[key].parts if part.key == key)
+        return {stage: plan for stage, (plan, *_) in part.stages.items()}
 
     def has_begun(self, key: str) -> bool:
         """Whether a trial's task has been begun."""
@@ -125,7 +125,11 @@ class Batches:
                 )
                 reasons["not submitted yet"] += due + sum(len(array.tasks) for array in desk.waiting)
                 waits = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common() if count)
-                yield desk.name, runs / (len(tasks) + due), f"{runs:,} tasks run; waiting: {waits or 'none'}"
+                yield (
+                    desk.name,
+                    runs / (len(tasks) + due),
+                    f"running: {counted(runs, 'task')}; waiting: {waits or 'none'}",
+                )
 
     @property
     def is_idle(self) -> bool:
@@ -181,10 +185,10 @@ class Batches:
         """Takes in what tasks have told since the queue was looked at."""
         for task in self._tasks():
             try:
-                self._news.read(task)
-                self._settle_if_over(task)
+                if self._verdicts.by_its_word(task) is Verdict.OVER:
+                    self._settle(task, Fate())
             except OSError as error:
-                self._run_short(error)
+                self._bear(task, error, boot_seconds())
 
     def begun(self) -> list[str]:
         """The trials whose tasks have been begun, whether or not an attempt of theirs has."""
@@ -312,7 +316,7 @@ class Batches:
         self._has_news = True
         found = {(item.name, item.id): item for item in seen}
         now = boot_seconds()
-        unexplained: dict[str, dict[TaskId, str]] = defaultdict(dict)
+        gone: dict[str, dict[TaskId, str]] = defaultdict(dict)
         for array in looked:
             assert array.job is not None
             name = array.intent.name
@@ -322,57 +326,50 @@ class Batches:
                 task.missed = 0 if task.seen else task.missed + 1
                 if task.seen and task.seen.state is not TaskState.RUNNING and not task.told and not task.running:
                     continue  # it waits, as most do
-                try:
-                    if self._is_unexplained(task, now):
-                        unexplained[array.intent.executor][task_id] = name
-                except OSError as error:
-                    self._run_short(error)
-        for name, tasks in unexplained.items():
+                if self._judge(task, now) is Verdict.GONE:
+                    gone[array.intent.executor][task_id] = name
+        for name, tasks in gone.items():
             since = min(array.intent.created for array in looked)
             self._desks[name].explain(tasks, since)
 
-    def _is_unexplained(self, task: Task, now: float) -> bool:
-        """Looks at a task; whether it is gone, and did not say why."""
-        self._news.read(task)
-        self._settle_if_over(task)
-        if task.is_over and not task.was_ended:
-            return False
-        if task.missed >= _QUEUE_LOOKS and (task.is_over or task.is_dead(now)):
-            task.asked_at = task.asked_at or now
-            return True
-        if self._is_told_in_vain(task, now):
+    def _judge(self, task: Task, now: float) -> Verdict:
+        try:
+            verdict = self._verdicts.of(task, now)
+            if verdict is Verdict.OVER:
+                self._settle(task, Fate())
+        except OSError as error:
+            self._bear(task, error, now)
+            return Verdict.GOES_ON
+        if verdict is Verdict.DISOBEYS:
             self._canceled[task.array.intent.name].add(task.number)
-        return False
+        return verdict
 
-    def _is_told_in_vain(self, task: Task, now: float) -> bool:
-        """Whether all trials of a task that are not at their end should have been by now."""
-        grace_s = max((item.options.grace_s for item in task.running.values()), default=0.0)
-        told_before = now - grace_s - task.array.keys.lease
-        if not task.told or max(task.told.values()) >= told_before:
-            return False
-        left = (trial.key for trial in self._news.trials(task) if _OPEN & set(self._scheduler.states(trial).values()))
-        return all(key in task.told for key in left)
+    def _bear(self, task: Task, error: OSError, now: float) -> None:
+        """What there is of a task could not be read: that is tried again, unless somebody has removed it."""
+        if task.array.folder.is_dir():
+            self._run_short(error)
+            return
+        # Whoever runs it ends when it sees that.
+        task.removed_at = task.removed_at or now
+        if now >= task.removed_at + task.array.keys.lease:
+            self._settle(task, Fate())
 
     def _explained(self, gone: Sequence[Gone]) -> None:
-        fates = {(item.name, item.id): Fate(item.why, item.text) for item in gone}
+        said = {(item.name, item.id): Fate(item.why, item.text) for item in gone}
         now = boot_seconds()
         for task in self._tasks():
-            if task.asked_at is None or task.array.job is None:
+            array = task.array
+            if task.asked_at is None or array.job is None:
                 continue
-            fate = fates.get((task.array.intent.name, TaskId(task.array.job, task.number)))
-            if fate is not None or now >= task.asked_at + LAG_S:
+            vanished = self._desks[array.intent.executor].executor.vanished
+            found = fate_of(task, said.get((array.intent.name, TaskId(array.job, task.number))), vanished, now)
+            if found is not None:
                 try:
-                    self._settle(task, fate or Fate())
+                    self._settle(task, found)
                 except OSError as error:
                     self._run_short(error)
 
     # --- coming back ---
-
-    def _settle_if_over(self, task: Task) -> None:
-        # Batch systems begin anew what they preempt, also what has ended in the meantime. Why they ended a task is
-        # asked when it is gone from the queue, unless it was told to end anyway.
-        if task.is_over and (task.told or not task.was_ended) and task.fence():
-            self._settle(task, Fate())
 
     def _settle(self, task: Task, fate: Fate) -> None:
         """A task is over: its trials are as their records show them.
@@ -380,27 +377,38 @@ class Batches:
         Raises:
             OSError: the machine refused to write that down; what is left of it is settled later.
         """
-        refusal = task.fault
-        if not task.has_begun and fate.why in {None, Why.ENDED} and (said := task.last_words()):
-            refusal = f"the script of its task failed: {said}"
+        refusal = task.fault or self._failed_script(task, fate)
         batchfile.settle(task.array.folder, task.number)
         for trial in self._news.trials(task):
             if self._task_of.get(trial.key) is task:
                 self._bring_back(trial, task, fate, refusal)
         self._forget(task)
 
+    @staticmethod
+    def _failed_script(task: Task, fate: Fate) -> str:
+        """What is told of a task whose script came to its end without having run anything."""
+        said = task.last_words()
+        has_ended = fate.why is Why.ENDED or (fate.why is None and said)
+        if task.has_begun or not has_ended or not task.array.folder.is_dir():  # somebody may have removed the batch
+            return ""
+        if said:
+            return f"the script of its task failed: {said}"
+        return f"its task ended before the trial began; do its hosts see {task.array.folder.parent}?"
+
     def _bring_back(self, trial: Trial, task: Task, fate: Fate, refusal: str) -> None:
         del self._task_of[trial.key]
-        if not refusal:
-            try:
-                self._owner.returned(trial, task.array.intent.name, fate, task.array.keys.resumes, boot_seconds())
-            except RunnerError as error:  # its records were damaged meanwhile
-                refusal = str(error)
-            except OSError:
-                self._task_of[trial.key] = task
-                raise
-        if refusal:
-            self._owner.refused(trial, refusal)
+        log = task.log if refusal and task.log.exists() else None
+        try:
+            if not refusal:
+                try:
+                    self._owner.returned(trial, task.array.intent.name, fate, task.array.keys.resumes, boot_seconds())
+                except RunnerError as error:  # its records were damaged meanwhile
+                    refusal, log = str(error), None
+            if refusal:
+                self._owner.refused(trial, refusal, log)
+        except OSError:
+            self._task_of[trial.key] = task
+            raise
 
     def _give_back(self, trial: Trial) -> None:
         states = self._scheduler.states(trial)

@@ -198,7 +198,8 @@ def is_submitting(folder: Path) -> bool:
 
 def settle(folder: Path, number: int) -> None:
     """Notes that the trials of a task come back: they are none of its business any more."""
-    append_line(folder / _SETTLED, b"%d\n" % number)
+    if folder.is_dir():  # nobody has removed it
+        append_line(folder / _SETTLED, b"%d\n" % number)
 
 
 def settled(folder: Path) -> set[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runner import claims
 from runner.endings import Running
 from runner.events import STATE_AFTER, Event, Kind
-from runner.model import Slot
+from runner.model import JobState, Slot
 from runner.process import boot_seconds
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class News:
             task.running.pop(event.job, None)
             return
         trial, stage = event.job
-        self._scheduler.report(trial, stage, STATE_AFTER[event.kind])
+        took_too_long = event.kind is Kind.FAIL and event.cause == JobState.TIMEOUT
+        self._scheduler.report(trial, stage, JobState.TIMEOUT if took_too_long else STATE_AFTER[event.kind])
         if event.kind in {Kind.START, Kind.ADOPT}:
             began = boot_seconds() - (time.time() - event.time)
             self._live[task] = None

@@ -44,6 +44,7 @@ class Task:
     seen: Seen | None = None  # in the queue, when it was looked at last
     missed: int = 0  # looks in a row at which it was not there
     asked_at: float | None = None  # when accounting was asked first why
+    removed_at: float | None = None  # when its batch was first seen to be removed, by somebody
     beat: float = 0.0  # of the claim, and when it was first seen so
     beat_at: float = 0.0
     told: dict[str, float] = field(default_factory=dict)  # when trials of it were told to end, by their keys
@@ -80,9 +81,14 @@ class Task:
         """The file of its last claim, or of one that comes later."""
         return claims.path_of(self.array.folder, self.number, (self.claim or 0) + later)
 
+    @property
+    def log(self) -> Path:
+        """What its shell said."""
+        return self.array.folder / f"{self.number}.log"
+
     def last_words(self) -> str:
-        """What its shell said last."""
-        return last_line(str(self.array.folder / f"{self.number}.log"))
+        """The last line of that."""
+        return last_line(str(self.log))
 
     def is_dead(self, now: float) -> bool:
         """Whether nobody runs it, or can any more; a copy that still may is fenced off."""

@@ -78,7 +78,10 @@ def _read(line: bytes) -> object:
 
 def revoke(folder: Path, task: int, number: int = 0) -> bool:
     """Takes a task back that nobody has begun, or not for this time; False: somebody has."""
-    return _make(path_of(folder, task, number), {REVOKED: True, "at": time.time()})
+    try:
+        return _make(path_of(folder, task, number), {REVOKED: True, "at": time.time()})
+    except FileNotFoundError:  # somebody has removed the batch: nobody can begin it any more
+        return True
 
 
 def _make(path: Path, first: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from rich.text import Text
 from runner.events import Kind
 from runner.logtail import last_line
 from runner.model import JobState
-from runner.text import printable
+from runner.text import counted, printable
 from runner.watch import why
 
 if TYPE_CHECKING:
@@ -75,15 +75,22 @@ def print_counts(console: Console, table: Mapping[str, Counter[str]]) -> None:
 
 
 def print_failures(console: Console, failures: Sequence[Event]) -> None:
-    """Each failed job with the last line of its log and where the log is."""
-    for event in failures[:_FAILURES_SHOWN]:
-        console.print(Text(f"\nFailed: {event.job.stage}, {event.job.trial.name}", style="red"), soft_wrap=True)
+    """Each failed job with the last line of its log and where the log is; once what many have failed of without one."""
+    groups: dict[tuple[object, ...], list[Event]] = {}
+    for event in failures:
+        alike = (event.job.stage, event.line, event.cause) if not event.log else (event.job,)
+        groups.setdefault(alike, []).append(event)
+    shown = list(groups.values())[:_FAILURES_SHOWN]
+    for events in shown:
+        event, others = events[0], f" and {counted(len(events) - 1, 'more trial')}" if len(events) > 1 else ""
+        console.print(Text(f"\nFailed: {event.job.stage}, {event.job.trial.name}{others}", style="red"), soft_wrap=True)
         said = event.line or printable(last_line(event.log))
         console.print(Text(f"  {said or '(its log is empty)'}"), soft_wrap=True)
         where = f", log: {event.log}" if event.log else ""
         console.print(Text(f"  {why(event)}{where}", style="dim"), soft_wrap=True)
-    if len(failures) > _FAILURES_SHOWN:
-        console.print(f"\n… and {len(failures) - _FAILURES_SHOWN} more that failed.")
+    left = len(failures) - sum(map(len, shown))
+    if left:
+        console.print(f"\n… and {left:,} more that failed.")
 
 
 def print_results(console: Console, trials: Sequence[Trial], output: Path) -> None:

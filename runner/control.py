@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import client
+from runner import client, faraway, submitjob
 from runner.errors import InputError
+from runner.text import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +25,12 @@ def run(options: argparse.Namespace) -> int:
         RunnerError: no daemon works there, or it refused.
     """
     word: str = options.subcommand
+    output = Path(options.output)
     request, said = _WORDS[word](options)
-    answer = client.command(Path(options.output), {"do": word, **request})
+    if faraway.tell(output, {"do": word, **request}):
+        print(f"Left for the daemon, {submitjob.job_of(output)}, which has not begun yet.")
+        return EXIT_OK
+    answer = client.command(output, {"do": word, **request})
     if answer is None:
         print("Left for the daemon, which works on another host and looks every few seconds.")
     else:
@@ -60,18 +65,20 @@ def _resume(_options: argparse.Namespace) -> tuple[Message, Callable[[Message], 
 def _cancel(options: argparse.Namespace) -> tuple[Message, Callable[[Message], str]]:
     if not options.names:
         raise InputError("run cancel: name trials; '*' stands for all, `run stop --now` ends everything.")
-    return {"words": options.names}, lambda answer: f"Canceled {answer['jobs']:,} jobs of {answer['trials']:,} trials."
+    return {"words": options.names}, lambda answer: f"Canceled {_jobs(answer)}."
 
 
 def _retry(options: argparse.Namespace) -> tuple[Message, Callable[[Message], str]]:
     return (
         {"words": options.names},
         lambda answer: (
-            f"Due again: {answer['jobs']:,} jobs of {answer['trials']:,} trials."
-            if answer["trials"]
-            else "Nothing has failed or was canceled or interrupted."
+            f"Due again: {_jobs(answer)}." if answer["trials"] else "Nothing has failed or was canceled or interrupted."
         ),
     )
+
+
+def _jobs(answer: Message) -> str:
+    return f"{counted(answer['jobs'], 'job')} of {counted(answer['trials'], 'trial')}"
 
 
 def _attempts(count: int) -> str:

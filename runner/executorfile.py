@@ -29,8 +29,10 @@ def read(header: Header, document: Document, wanted: str | None) -> dict[str, tu
     if wanted is not None:
         _check_name(wanted, f"-x {wanted}")
     for path, told in _blocks(header):
-        for name in told:
+        for name, keys in told.items():
             _check_name(name, f"{_place(document, (*path, name), path)}: {name!r}")
+            if name == LOCAL or registry.is_built_in(name):  # another package need not be here where it is not used
+                _checked(name, keys, document, [(*path, name)])
     found = {}
     for stage in (*header.template, *header.gather):
         name, told = header.executor_of(stage, wanted)
@@ -87,8 +89,11 @@ def _checked(name: str, told: dict[str, Any], document: Document, paths: list[Ke
 
 def _script(name: str, place: str) -> str:
     """The text of the user's own script."""
-    text = read_text(Path(name))
-    if TASK not in text:
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(f"{place}: {name}: no such file in {Path.cwd()}.")
+    text = read_text(path)
+    if not any(TASK in line for line in text.splitlines() if not line.lstrip().startswith("#")):
         raise InputError(f"{place}: {name} lacks {TASK}, where the trial's command goes.")
     return text
 

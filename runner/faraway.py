@@ -6,9 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from runner import client, handover, inbox, plans, submitjob
+from runner import client, handover, inbox, lock, plans, submitjob
 from runner.errors import RunnerError
-from runner.lock import sole_user
 from runner.options import seconds
 from runner.plan import Journal
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from runner.model import PlannedTrial
     from runner.planning import Request
+    from runner.protocol import Message
     from runner.resources import Places
 
 TAKEN_S = 60.0  # so long a daemon elsewhere may take to read a plan
@@ -57,12 +57,27 @@ def submit(request: Request, trials: Sequence[PlannedTrial], places: Places) -> 
     """
     asked = submitjob.asked(request.config.options.values(), seconds(request.options.submit), os.environ)
     client.prepare(request.output)
-    with sole_user(request.output):
+    with lock.sole_user(request.output):
         plan_id = handover.write(request, trials, places)
         Journal(request.output).append({**handover.entry(request, len(trials)), "plan": plan_id})
         handover.copy_file(request)
+        if submitjob.is_queued(request.output):
+            return f"Left for the daemon, {submitjob.job_of(request.output)}, which has not begun yet."
         job = submitjob.submit(request.output.resolve(), asked)
     return f"Submitted the daemon to {asked.executor}: job {job}. `run status` sums it up, `run wait` waits."
+
+
+def tell(output: Path, request: Message) -> bool:
+    """Leaves a word for the daemon's job, where that has not begun; False: there is none.
+
+    Raises:
+        RunnerError: the batch system does not answer.
+    """
+    is_waiting = client.elsewhere(output) is None and submitjob.exists(output) and not lock.is_held(output)
+    if is_waiting and submitjob.is_queued(output):
+        inbox.drop(output, request)
+        return True
+    return False
 
 
 def wait(output: Path) -> None:

@@ -15,7 +15,7 @@ from runner.recovery import UNKNOWN
 from runner.submission import Difference, Origin, Origins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from runner.executors.base import Executor
     from runner.ledger import Ledger
@@ -36,8 +36,8 @@ class Away(Protocol):
     def has_begun(self, key: str) -> bool:
         """Whether it has begun it."""
 
-    def stages(self, key: str) -> Iterable[str]:
-        """The stages of a trial that it runs."""
+    def plan_of(self, key: str) -> Mapping[str, str]:
+        """The stages of a trial that it runs, each with the id of its plan."""
 
     def withdraw(self, trial: Trial) -> bool:
         """Takes a trial back that it has not begun, so that it waits again; False: it has."""
@@ -54,9 +54,9 @@ class Nowhere:
         """Never."""
         return False
 
-    def stages(self, _key: str) -> Iterable[str]:
+    def plan_of(self, _key: str) -> Mapping[str, str]:
         """None."""
-        return ()
+        return {}
 
     def withdraw(self, _trial: Trial) -> bool:
         """Never."""
@@ -204,10 +204,9 @@ class Intake:
         """A trial that another executor has: what has not begun may be taken back, if it is asked for otherwise now."""
         has_begun = self.away.has_begun(trial.key)
         old = self._origins.get(trial.key)
-        stages = tuple(self.away.stages(trial.key))
-        if has_begun and old is not None and not set(stages) <= origin.plan_of.keys():  # it runs them all the same
-            origin = origins.joined(old, trial.stages, [stage for stage in stages if stage in old.plan_of])
-        is_same = old is not None and origin.is_same(old, trial) and not forced
+        plan_of = self.away.plan_of(trial.key)
+        if has_begun and old is not None and not plan_of.keys() <= origin.plan_of.keys():  # it runs them all the same
+            origin = origins.joined(old, trial.stages, [stage for stage in plan_of if stage in old.plan_of])
         done = {stage for stage, state in records.read_stat(trial.directory).items() if state is JobState.COMPLETED}
         done |= {stage for stage, state in before.items() if state is JobState.COMPLETED}
         states = {stage: JobState.COMPLETED if stage in done - forced else JobState.PENDING for stage in trial.stages}
@@ -215,7 +214,9 @@ class Intake:
             return _Examined(trial, origin, None, states, "finished")
         if has_begun or old is None:
             return _Examined(trial, origin, None, states, "running" if has_begun else "waiting")
-        if is_same:
+        if set(plan_of.values()) == {origins.plan.header.plan_id}:  # an earlier daemon submitted it for this very plan
+            return _Examined(trial, origin, None, dict(before), "waiting")
+        if origin.is_same(old, trial) and origin.is_run_like(old) and not forced:
             return _Examined(trial, old, None, dict(before), "waiting")
         return _Examined(trial, origin, None, states, "changed", is_withdrawn=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,17 @@ from runner.endings import Running
 from runner.executors.base import Launch
 from runner.ledger import Tags
 from runner.metricsfile import step_reached
-from runner.model import JobState
+from runner.model import JobState, Outcome, Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from runner.executors.base import Executor
     from runner.gpus.leases import Lease
     from runner.intake import Intake
-    from runner.ledger import Ledger
+    from runner.ledger import Ledger, Opened
+    from runner.model import Fallback, Job, Recipe
     from runner.records import Record
     from runner.scheduler import Start
 
@@ -43,23 +48,11 @@ class Launcher:
         """
         trial, stage = start.job
         origin = self._intake.origin(trial)
-        plan = origin.plan_of[stage]
-        header, recipe = plan.header, plan.recipe(trial)
-        states = self._intake.states(trial)
-        due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
+        header, recipe = origin.plan_of[stage].header, origin.plan_of[stage].recipe(trial)
         fallback = self._ledger.page(trial).fallbacks.get(stage, 0)
         lower = recipe.fallbacks[stage][fallback - 1] if fallback else None
-        self._intake.pipeline.prepare(trial)
         reached = step_reached(trial.directory) if self._task else None
-        tags = Tags(
-            header.time, header.plan_id, origin.ask,
-            code=header.code or self._codes.state(plan.output, header.cwd),
-            override=None if lower is None else lower.params,
-            inputs=self._intake.pipeline.inputs(trial, header.cwd),
-            reached=reached,
-            task=self._task,
-        )  # fmt: skip
-        opened = self._ledger.open(start.job, recipe, due, start.slot, tags)
+        opened = self._open(start.job, start.slot, recipe, lower, reached)
         options = origin.options(stage)
         launch = Launch(
             command=recipe.commands[stage] if lower is None else lower.command,
@@ -76,3 +69,35 @@ class Launcher:
             reached=reached,
         )  # fmt: skip
         return running, process
+
+    def note_failure(self, job: Job, text: str, log: Path, blocked: Iterable[Job]) -> None:
+        """Records an attempt that failed before its command began, with what was said then.
+
+        Raises:
+            OSError: the machine refused.
+            RunnerError: its records or its plan were damaged meanwhile.
+        """
+        recipe = self._intake.origin(job.trial).plan_of[job.stage].recipe(job.trial)
+        opened = self._open(job, Slot(""), recipe)
+        shutil.copyfile(log, opened.log)
+        self._ledger.close(job, opened.number, Outcome(JobState.FAILED, None, 0.0, cause="exit", line=text), blocked)
+
+    def _open(
+        self, job: Job, slot: Slot, recipe: Recipe, lower: Fallback | None = None, reached: int | None = None
+    ) -> Opened:
+        """Records that an attempt begins."""
+        trial, stage = job
+        origin = self._intake.origin(trial)
+        plan = origin.plan_of[stage]
+        states = self._intake.states(trial)
+        due = [item for item in recipe.commands if states.get(item) is not JobState.COMPLETED]
+        self._intake.pipeline.prepare(trial)
+        tags = Tags(
+            plan.header.time, plan.header.plan_id, origin.ask,
+            code=plan.header.code or self._codes.state(plan.output, plan.header.cwd),
+            override=None if lower is None else lower.params,
+            inputs=self._intake.pipeline.inputs(trial, plan.header.cwd),
+            reached=reached,
+            task=self._task,
+        )  # fmt: skip
+        return self._ledger.open(job, recipe, due, slot, tags)

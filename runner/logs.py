@@ -31,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
     trial = _trial(output, options.trial)
     attempt = _newest(trial, options.stage)
     if attempt is None and not options.follow:
-        raise InputError(f"{trial.name}: {options.stage or 'nothing'} has not been started yet.")
+        what = f"{options.stage} has not been" if options.stage else "nothing of it has been"
+        raise InputError(f"{trial.name}: {what} started yet.")
     try:
         _print(output, trial, options.stage, attempt, options.follow)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.events import Event, Kind
 from runner.model import JobState
+from runner.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,4 +49,4 @@ class Notices:
         for (name, _, state), count in self._scheduler.counts.items():
             if name == sweep and count > 0:
                 total[state] = total.get(state, 0) + count
-        return ", ".join(f"{count:,} jobs {state.value}" for state, count in total.items())
+        return ", ".join(f"{counted(count, 'job')} {state.value}" for state, count in total.items())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import batchfile, client, lock, plans, records, rounds
+from runner import batchfile, client, lock, plans, records, rounds, submitjob
 from runner.errors import BusyError
 from runner.gather import PREFIXES
 from runner.model import JobState
@@ -38,6 +38,7 @@ class Overview:
     """All that `run status` shows; `daemon` is None when none lives."""
 
     daemon: Holder | None
+    job: str | None = None  # what to call the daemon's job, where it is to be one
     counts: Counts = field(default_factory=dict)
     trials: list[TrialView] = field(default_factory=list)
     failed: list[TrialView] = field(default_factory=list)
@@ -68,6 +69,7 @@ def look(output: Path, with_trials: bool) -> Overview:
     """The state of an output directory."""
     result = _look(output, with_trials)
     result.searches = rounds.standings(output)
+    result.job = submitjob.job_of(output)
     return result
 
 

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import records
+from runner.errors import RunnerError
 from runner.events import Event, Kind
 from runner.executors.batch import Why
 from runner.model import BLOCKING, IN_HAND, Job, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from runner.intake import Intake
     from runner.model import Trial
@@ -42,12 +44,15 @@ class Returns:
         intake: Intake,
         tell: Callable[[Event], None],
         after: Callable[[Trial, str | None], None],
+        note_failure: Callable[[Job, str, Path, Iterable[Job]], None],
     ) -> None:
-        """`after` hears of each trial of which nothing more starts by itself, with the cause of a failure."""
+        """`after` hears of each trial of which nothing more starts by itself, with the cause of a failure;
+        `note_failure` records one that came before the trial's own command."""
         self._scheduler = scheduler
         self._intake = intake
         self._tell = tell
         self._after = after
+        self._note_failure = note_failure
         self._vanished: Counter[str] = Counter()  # how often a trial's task was gone before it began
 
     def returned(self, trial: Trial, batch: str, fate: Fate, resumes: int, now: float) -> None:
@@ -68,15 +73,25 @@ class Returns:
             states[due], is_due = JobState.INTERRUPTED, False
         self._take(trial, before, states, again_at, is_due)
 
-    def refused(self, trial: Trial, text: str) -> None:
-        """A trial cannot be run, whatever is tried."""
+    def refused(self, trial: Trial, text: str, log: Path | None = None) -> None:
+        """A trial cannot be run, whatever is tried; `log` is what its task said, if that began.
+
+        Raises:
+            OSError: the machine refused to record that; nothing has changed.
+        """
         before = dict(self._scheduler.states(trial))
         states = dict(before)
         open_states = IN_HAND | {JobState.PENDING}
         stage = next((stage for stage, state in states.items() if state in open_states), None)
         if stage is not None:
             _end(states, stage, JobState.FAILED)
-        self._take(trial, before, states, 0.0, True, text)
+            if log is not None:
+                blocked = [item for item, state in states.items() if state is JobState.BLOCKED is not before[item]]
+                try:
+                    self._note_failure(Job(trial, stage), text, log, [Job(trial, item) for item in blocked])
+                except RunnerError as error:  # its records were damaged meanwhile
+                    log, text = None, f"{text}; {error}"
+        self._take(trial, before, states, 0.0, True, "" if log else text)
 
     def _take(
         self,
@@ -93,17 +108,21 @@ class Returns:
             was = JobState.PENDING if before[stage] in IN_HAND else before[stage]
             if state is was and not (state is JobState.PENDING and before[stage] is JobState.RUNNING):
                 continue
-            end = None if text else _last_end(trial, stage)
+            kind = KIND_OF_END[state]
+            if kind is Kind.WAIT and self._scheduler.is_stopping:  # it goes on, but not by itself
+                kind = Kind.INTERRUPT
+            last = None if text else records.read_attempts(trial.directory).last(stage)
             job, now = Job(trial, stage), time.time()
-            if end is None:
-                self._tell(Event(KIND_OF_END[state], job, now, cause=refusal, line=text))
-            else:
-                self._tell(
-                    Event(
-                        KIND_OF_END[state], job, now, "", end["seconds"], end["exit_code"], end["attempt"],
-                        cause=end.get("cause") or "", line=end.get("line") or "",
-                    )
-                )  # fmt: skip
+            if last is None or last.end is None:
+                self._tell(Event(kind, job, now, cause=refusal, line=text))
+                continue
+            end = last.end
+            self._tell(
+                Event(
+                    kind, job, now, "", end["seconds"], end["exit_code"], end["attempt"],
+                    f"{trial.directory}/{last.start['log']}", end.get("cause") or "", end.get("line") or "",
+                )
+            )  # fmt: skip
         if not is_due or not any(state is JobState.PENDING for state in states.values()):
             self._after(trial, refusal or _cause(trial, states))  # its task may have told of the failure itself
 

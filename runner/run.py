@@ -76,8 +76,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(request: Request, trials: list[PlannedTrial], places: Places, console: Console) -> int:
-    if request.options.submit is not None or client.elsewhere(request.output) is not None:
-        hand_over = faraway.submit if request.options.submit is not None else faraway.hand_over
+    is_elsewhere = client.elsewhere(request.output) is not None
+    if request.options.submit is not None or is_elsewhere:
+        hand_over = faraway.hand_over if is_elsewhere else faraway.submit
         said = hand_over(request, trials, places)
         _greet(console, request, trials, places.origin)
         console.print(Text(said), soft_wrap=True)

@@ -246,12 +246,13 @@ def _serve_here(output: Path) -> int:
     for number in signals:
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     left: list[Server] = []
+    began_at = time.monotonic()
     code = _serve(output, os.open(os.devnull, os.O_WRONLY), left.append)
     if not Journal(output).is_open():
         submitjob.over(output)
     elif left and left[0].was_told_to_leave:  # where another one serves, each job would submit the next at once
-        job = submitjob.submit_again(output)
-        print(f"The next daemon is job {job}.")
+        job = submitjob.submit_again(output, time.monotonic() - began_at)
+        print("No other daemon is submitted." if job is None else f"The next daemon is job {job}.")
     return code
 
 

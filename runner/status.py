@@ -98,7 +98,9 @@ def _is_bad(trial: TrialView) -> bool:
 
 
 def _print_head(console: Console, view: Overview) -> None:
-    if view.daemon is None:
+    if view.daemon is None and view.job is not None:
+        console.print(f"The daemon is {view.job}, which does not run now.")
+    elif view.daemon is None:
         console.print("No daemon works here; what is not finished goes on with `run`.")
     else:
         since = f"pid {view.daemon.pid} on {view.daemon.host}, since {view.daemon.started}"

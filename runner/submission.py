@@ -58,6 +58,10 @@ class Origin:
             plan.is_same(other.plan_of[stage], trial) for stage, plan in self.plan_of.items()
         )
 
+    def is_run_like(self, other: Origin) -> bool:
+        """Whether the options of its stages are the same there."""
+        return all(self.options(stage) == other.options(stage) for stage in self.plan_of if stage in other.plan_of)
+
 
 class Origins:
     """The origins of one plan's trials, which most of them share."""

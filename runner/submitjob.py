@@ -11,13 +11,13 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import batchfile
 from runner.errors import InputError
-from runner.executors import commandline, registry
+from runner.executors import commandline, registry, scripts
 from runner.executors.batch import Batch, UnreachableError
 from runner.model import LOCAL
 from runner.records import replace_text
@@ -26,6 +26,7 @@ from runner.trials import STATE_DIRECTORY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from runner.executors.batch import BatchExecutor, BatchKeys
     from runner.options import StageOptions
 
 AHEAD_S = 120.0  # before its time is over, the daemon submits its successor
@@ -51,6 +52,7 @@ class _Record:
     asked: Asked
     name: str
     since: float
+    job: str = "(not known)"
 
 
 def asked(options: Iterable[StageOptions], time_s: float, environment: Mapping[str, str]) -> Asked:
@@ -73,13 +75,13 @@ def submit(output: Path, wanted: Asked) -> str:
     Raises:
         RunnerError: the batch system did not take it.
     """
-    name = batchfile.new_name()
-    _keep(output, _Record(wanted, name, time.time()))
-    return _submit(output, wanted, name)
+    return _submit(output, _Record(wanted, batchfile.new_name(), time.time()))
 
 
-def submit_again(output: Path) -> str | None:
-    """Submits the successor of a daemon that was submitted; returns the job's id, None where nobody asked for one.
+def submit_again(output: Path, ran_s: float) -> str | None:
+    """Submits the successor of a daemon that was submitted, and has run so long; returns the job's id.
+
+    None: nobody asks for one, or the job was deleted, or preempted, long before its time is over.
 
     Where the batch system does not answer, it is asked until it does, or until the time of this job is over, too.
 
@@ -89,28 +91,33 @@ def submit_again(output: Path) -> str | None:
     record = _record(output)
     if record is None:
         return None
-    name, since = batchfile.new_name(), time.time()
-    _keep(output, _Record(record.asked, name, since))
     executor = registry.load(record.asked.executor)
+    if not scripts.is_time_up(_keys(executor, record.asked), ran_s):
+        return None
+    successor = _Record(record.asked, batchfile.new_name(), time.time())
     was_tried = False
     while True:
         try:
-            found = executor.find([name], since).get(name) if was_tried else None
+            found = executor.find([successor.name], successor.since).get(successor.name) if was_tried else None
             was_tried = True
-            return found or _submit(output, record.asked, name)
+            if found is not None:
+                _keep(output, replace(successor, job=found))
+            return found or _submit(output, successor)
         except UnreachableError as error:
             print(f"{error} It is asked again.", flush=True)
             time.sleep(AGAIN_S)
 
 
-def _submit(output: Path, wanted: Asked, name: str) -> str:
+def _submit(output: Path, record: _Record) -> str:
+    """Submits the job of a record, which is kept before and with the job's id after that."""
+    _keep(output, record)
     folder = output / STATE_DIRECTORY / "daemon"
     folder.mkdir(parents=True, exist_ok=True)
+    wanted = record.asked
     executor = registry.load(wanted.executor)
-    told = {**wanted.told, "time": wanted.time_s, "ahead": min(AHEAD_S, wanted.time_s / 4)}
     exports = "; ".join(f"export {name}={shlex.quote(value)}" for name, value in wanted.variables.items())
     batch = Batch(
-        name=name,
+        name=record.name,
         count=1,
         gpus=0,
         cpus=1,
@@ -118,9 +125,22 @@ def _submit(output: Path, wanted: Asked, name: str) -> str:
         log_directory=str(folder),
         enter=exports,
         task=shlex.join([*_PROGRAM, str(output)]),
-        keys=executor.keys.model_validate(told),
+        keys=_keys(executor, wanted),
     )
-    return executor.submit(batch, executor.script(batch))
+    job = executor.submit(batch, executor.script(batch))
+    _keep(output, replace(record, job=job))
+    return job
+
+
+def _keys(executor: BatchExecutor, wanted: Asked) -> BatchKeys:
+    told = {**wanted.told, "time": wanted.time_s, "ahead": min(AHEAD_S, wanted.time_s / 4)}
+    return executor.keys.model_validate(told)
+
+
+def job_of(output: Path) -> str | None:
+    """What to call the daemon's job that was submitted last: `job 12 of slurm`; None: nobody asked for one."""
+    record = _record(output)
+    return None if record is None else f"job {record.job} of {record.asked.executor}"
 
 
 def is_queued(output: Path) -> bool:

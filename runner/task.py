@@ -25,9 +25,8 @@ from runner.daemon import Daemon
 from runner.endings import Ending
 from runner.errors import RunnerError
 from runner.events import Kind
-from runner.executors import registry
+from runner.executors import registry, scripts
 from runner.executors.local import LocalExecutor
-from runner.executors.scripts import ahead_s
 from runner.guard import Guard
 from runner.model import LOCAL, Needs
 from runner.recovery import exit_record
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from runner.executors.batch import BatchKeys
     from runner.resources import Places
 
-_EARLY_S = 120.0  # by so much may the warning of the time limit come early, set-up commands included
 _GOLDEN = 0.6180339887  # its multiples spread evenly, however many there are
 BEATS = 25  # in the time after which a task that shows no sign of life counts as dead
 _BLIND_BEATS = 20  # so many may fail, before what runs is killed: after a few more another copy may begin
@@ -110,7 +108,7 @@ class _Signals:
     """Hears that the allocation is about to end: at its time limit, or because somebody else needs it."""
 
     def __init__(self) -> None:
-        self.is_told = False
+        self.told: signal.Signals | None = None  # the first that was heard
         self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -122,8 +120,20 @@ class _Signals:
         if select.select([self._read], [], [], timeout_s)[0]:
             os.read(self._read, 4096)
 
-    def _hear(self, *_: object) -> None:
-        self.is_told = True
+    @property
+    def is_told(self) -> bool:
+        """Whether one was heard."""
+        return self.told is not None
+
+    def die(self) -> None:
+        """Ends this process by a signal of Grid Engine's that it has heard, if it was one: its accounting tells a task
+        that was deleted, or came to its time limit, from others by nothing else."""
+        if self.told in {signal.SIGUSR1, signal.SIGUSR2}:
+            signal.signal(self.told, signal.SIG_DFL)
+            os.kill(os.getpid(), self.told)
+
+    def _hear(self, number: int, _frame: object) -> None:
+        self.told = self.told or signal.Signals(number)
 
 
 class _Task:
@@ -173,6 +183,8 @@ class _Task:
             waits = [step_s, self._executor.poll_s, beat_at - time.monotonic()]
             self._signals.wait(max(0.0, min(item for item in waits if item is not None)))
         self._claim.over(claims.ENDED if self._was_ended else "done")
+        if self._was_ended:
+            self._signals.die()
         return EXIT_OK
 
     def _end_with_allocation(self) -> None:
@@ -180,14 +192,9 @@ class _Task:
         self._hear_words()  # it may end because the user said so
         if not self._daemon.stopped:
             self._say("The allocation is about to end; programs are asked to save and to leave.")
-            self._daemon.stop(Ending.LIMIT if self._is_time_up() else Ending.TAKEN)
+            is_time_up = scripts.is_time_up(self._keys, time.monotonic() - self._began_at)
+            self._daemon.stop(Ending.LIMIT if is_time_up else Ending.TAKEN)
             self._was_ended = True
-
-    def _is_time_up(self) -> bool:
-        """Whether the allocation ends at its time limit, and not for somebody else."""
-        if self._keys.time is None:
-            return False
-        return time.monotonic() - self._began_at + _EARLY_S >= self._keys.time - ahead_s(self._keys)
 
     def _spread(self) -> None:
         """Waits a part of the first stage's `stagger`, so that tasks that begin at once do not all read at once."""

@@ -1,10 +1,15 @@
-"""Text of programs, as a terminal would show it and without what drives the terminal."""
+"""Text for the terminal: that of programs as it would show it, without what drives it, and numbers of things."""
 
 from __future__ import annotations
 
 import re
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things, as in `1 job` and `2,000 jobs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def printable(text: str) -> str:

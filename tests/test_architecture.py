@@ -81,7 +81,6 @@ LAYERS = (
     {
         "commands",
         "daemon",
-        "places",
         "handover",
         "overview",
         "closing",
@@ -92,7 +91,8 @@ LAYERS = (
         "notices",
     },
     {"batches", "returns"},
-    {"batchqueue", "batchnews"},
+    {"batchqueue", "batchverdicts"},
+    {"batchnews"},
     {"packs"},
     {"decide", "callnext", "nextrounds"},
     {
@@ -105,6 +105,10 @@ LAYERS = (
         "planning",
         "resources",
         "endings",
+        "attempts",
+        "aftermath",
+        "shortage",
+        "places",
         "gpuwork",
         "ledger",
         "codewatch",

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
 from runner.errors import RunnerError
 from runner.options import mib, seconds
@@ -37,8 +37,26 @@ def _line(value: object) -> object:
     return value
 
 
+def _gpu_type(value: object) -> object:
+    if isinstance(value, str) and ":" in value:
+        raise ValueError("is no type of GPU; how many there are to be, the stage's `gpus` says")
+    return _word(value)
+
+
+def _pack(value: object) -> object:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError("is no number of trials; allowed: 1, 2, 3 … or auto")
+    return value
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 Word = Annotated[str, BeforeValidator(_word, json_schema_input_type=str)]
 Line = Annotated[str, BeforeValidator(_line, json_schema_input_type=str)]
+Item = TypeVar("Item")
+OneOrMore = Annotated[list[Item], BeforeValidator(_one_or_more, json_schema_input_type=str | list[Item])]
 
 
 class BatchKeys(BaseModel):
@@ -46,20 +64,29 @@ class BatchKeys(BaseModel):
     a whole allocation."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    own: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")  # lines with options that nobody else may set
 
-    time: Seconds | None = None
-    memory: Mib | None = None
+    time: Annotated[Seconds, Field(gt=0)] | None = None
+    memory: Annotated[Mib, Field(gt=0)] | None = None
     account: Word | None = None
-    gpu_type: Word | None = None
-    lines: list[Line] = []  # further options of the batch system, as they stand in a script without the mark
-    setup: list[str] = []  # commands before the trial's own: module load, conda activate
+    gpu_type: Annotated[str, BeforeValidator(_gpu_type)] | None = None
+    lines: OneOrMore[Line] = []  # further options of the batch system, as they stand in a script without the mark
+    setup: OneOrMore[str] = []  # commands before the trial's own: module load, conda activate
     script: str | None = None  # the user's own script, with {_task} where the trial goes
     lease: Annotated[Seconds, Field(ge=1)] = 75.0  # so long a copy of a task is waited for that may be cut off
     limit: PositiveInt | None = None  # tasks of an array that run at once
-    pack: PositiveInt | Literal["auto"] = 1  # trials at once in one allocation
+    pack: Annotated[PositiveInt | Literal["auto"], BeforeValidator(_pack)] = 1  # trials at once in one allocation
     ahead: Seconds = 60.0  # so long before the time limit programs are asked to save
     resumes: NonNegativeInt = 10  # so often a trial that was cut off goes on in a new allocation
     poll: Annotated[Seconds, Field(ge=1)] = 15.0  # between two looks at the queue
+
+    @field_validator("lines")
+    @classmethod
+    def _leave_own_options(cls, lines: list[str]) -> list[str]:
+        for line in lines:
+            if found := cls.own.match(line):
+                raise ValueError(f"has {found[0].strip()}, which is set by run itself")
+        return lines
 
 
 class TaskState(StrEnum):
@@ -148,6 +175,7 @@ class BatchExecutor(Protocol):
     """
 
     keys: type[BatchKeys]
+    vanished: Why | None  # why a task is gone that never began and of which there is no record; None: it was lost
 
     def script(self, batch: Batch) -> str:
         """The script of an array."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TASK = "{_task}"  # where a user's own script has the trial's command
 _SHEBANG = "#!/bin/bash"
+_EARLY_S = 120.0  # by so much may the warning of the time limit come early, set-up commands included
 _FAILED = (
     """_code=$?; [ "$_code" = 0 ] || """
     """{{ printf '%s\\n' {line}" failed with exit code $_code" >&2; exit 1; }}"""
@@ -72,3 +73,8 @@ def quoted(text: str) -> str:
 def ahead_s(keys: BatchKeys) -> int:
     """So long before the time limit the batch system warns; of a short one half is left to work in."""
     return max(1, math.ceil(keys.ahead if keys.time is None else min(keys.ahead, keys.time / 2)))
+
+
+def is_time_up(keys: BatchKeys, ran_s: float) -> bool:
+    """Whether an allocation that is to end, and has run so long, comes to its time limit: it ends for nobody else."""
+    return keys.time is not None and ran_s + _EARLY_S >= keys.time - ahead_s(keys)

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import xml.etree.ElementTree as ElementTree
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runner.executors import commandline, scripts
 from runner.executors.batch import (
@@ -43,7 +43,7 @@ _NOT_THERE = re.compile("does not exist|already in deletion", re.IGNORECASE)
 _NO_RECORD = re.compile("not found|no such file", re.IGNORECASE)
 _FIELDS = ("jobname", "jobnumber", "taskid", "failed", "exit_status", "category", "ru_wallclock")
 # The codes of `failed`: what happened when the program had begun. With any other the task is in the queue again.
-_ENDED = frozenset({0, 12, 13, 14, 15, 16})
+_ENDED = frozenset({12, 13, 14, 15, 16})
 _LIMIT = 37
 _KILLED = 100
 _BY_SIGNAL = {
@@ -57,6 +57,7 @@ _BY_SIGNAL = {
 class SgeKeys(BatchKeys):
     """What params.yaml may say of Grid Engine. The resource for GPUs must count per job, that for memory per slot."""
 
+    own: ClassVar[re.Pattern[str]] = re.compile(r"-[Ntoej](?=\s|$)")
     queue: Word | None = None
     project: Word | None = None
     pe: Word = "smp"  # the parallel environment of tasks with several cores
@@ -75,6 +76,7 @@ class SgeExecutor:
     """
 
     keys: type[BatchKeys] = SgeKeys
+    vanished: Why | None = Why.CANCELED  # only what has begun has a record, and nothing is lost when the master dies
 
     def script(self, batch: Batch) -> str:
         """The script of an array."""
@@ -204,12 +206,12 @@ def _state(state: str, is_running: bool, job: str) -> tuple[TaskState, str]:
 
 
 def _qstat() -> Iterable[ElementTree.Element]:
-    """The rows of this user's own arrays.
+    """The rows of this user's own arrays, whatever the user's defaults (`.sge_qstat`) leave out.
 
     Raises:
         UnreachableError: there is no answer, or one that cannot be read.
     """
-    answer = commandline.ask(["qstat", "-xml", "-u", pwd.getpwuid(os.getuid()).pw_name])
+    answer = commandline.ask(["qstat", "-xml", "-s", "prs", "-u", pwd.getpwuid(os.getuid()).pw_name])
     if answer.code:
         raise UnreachableError(answer.message)
     try:
@@ -242,12 +244,12 @@ def _gone(task: TaskId, record: Mapping[str, str]) -> Gone | None:
     """None: it was put back into the queue."""
     failed, code = _number(record["failed"]), _number(record["exit_status"])
     text = f"failed {record['failed']}, exit status {record['exit_status']}"
-    if failed in _ENDED:
-        why = Why.ENDED
-    elif failed == _LIMIT:
+    if failed == _LIMIT:
         why = Why.TIME_LIMIT if _reached(record) else Why.OUT_OF_MEMORY
-    elif failed == _KILLED:
+    elif failed in {0, _KILLED}:  # 0 where the user's own script hands the code on
         why = _BY_SIGNAL.get(code, Why.ENDED)
+    elif failed in _ENDED:
+        why = Why.ENDED
     else:
         return None
     return Gone(task, record["jobname"], why, text)

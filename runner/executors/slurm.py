@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runner.executors import commandline, scripts
 from runner.executors.batch import (
@@ -67,6 +67,7 @@ _NOT_THERE = re.compile("invalid job id|already complet", re.IGNORECASE)
 class SlurmKeys(BatchKeys):
     """What params.yaml may say of Slurm."""
 
+    own: ClassVar[re.Pattern[str]] = re.compile(r"-[Jaoe]|--(?:job-name|array|output|error|open-mode)\b")
     partition: Word | None = None
     qos: Word | None = None
     constraint: Word | None = None
@@ -80,6 +81,7 @@ class SlurmExecutor:
     """
 
     keys: type[BatchKeys] = SlurmKeys
+    vanished: Why | None = None  # what was canceled has a record; the newest jobs are lost when the controller dies
 
     def script(self, batch: Batch) -> str:
         """The script of an array."""

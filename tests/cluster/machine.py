@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 30.0
 POLICY = Path("/usr/sbin/policy-rc.d")
+INSTALLING = Path("/run/lock/run-tests-cluster")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -28,11 +30,16 @@ class UnavailableError(Exception):
 
 def install(packages: Mapping[str, str]) -> None:
     """Installs the packages whose command is missing, without letting them start anything by themselves."""
-    missing = [package for package, command in packages.items() if shutil.which(command, path=SYSTEM_PATH) is None]
     if os.geteuid() != 0:
         raise UnavailableError(f"a batch system can only be started by root, not by user {os.geteuid()}")
-    if not missing:
-        return
+    with INSTALLING.open("w") as lock:  # another one may be started beside this
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [package for package, command in packages.items() if shutil.which(command, path=SYSTEM_PATH) is None]
+        if missing:
+            _install(missing)
+
+
+def _install(missing: Sequence[str]) -> None:
     if shutil.which("apt-get") is None:
         raise UnavailableError(f"no {', '.join(missing)} here, and no apt-get to install it: not a Debian machine")
     ours = not POLICY.exists()

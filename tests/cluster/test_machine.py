@@ -17,6 +17,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is installed, and we are root."""
     monkeypatch.setattr(machine, "SYSTEM_PATH", str(tmp_path))
     monkeypatch.setattr(machine, "POLICY", tmp_path / "policy")
+    monkeypatch.setattr(machine, "INSTALLING", tmp_path / "installing")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr("os.geteuid", lambda: 0)
 

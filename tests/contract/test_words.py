@@ -95,7 +95,7 @@ def test_retry_runs_what_failed_again(site: Site, see: See) -> None:
     assert site.run("--detach").returncode == 0
     see(lambda: site.output.exists() and site.states().get("N_1", {}).get("a") == "failed")
     (site.path / "mended").touch()
-    assert site.run("retry").stdout == "Due again: 2 jobs of 1 trials.\n"
+    assert site.run("retry").stdout == "Due again: 2 jobs of 1 trial.\n"
     (site.path / "go").touch()
     assert site.run("wait").returncode == 0
     assert [record["exit_code"] for record in site.attempts("N_1", "end")] == [1, 0, 0]

@@ -82,7 +82,7 @@ def test_logs_of_a_trial_by_number_name_and_stage(gated: Project) -> None:
     assert gated.run("logs", "1").stdout == "begun 0\n"
     assert gated.run("logs", "N_1").stdout == "begun 1\n"
     refused = gated.run("logs", "N_3")
-    assert (refused.returncode, refused.stderr) == (2, "run: error: N_3: nothing has not been started yet.\n")
+    assert (refused.returncode, refused.stderr) == (2, "run: error: N_3: nothing of it has been started yet.\n")
     assert gated.run("logs", "N_").returncode == 2
     unknown = gated.run("logs", "N_0", "c")
     assert unknown.returncode == 2
@@ -145,7 +145,7 @@ def test_retry_runs_what_failed_again(project: Project, until: Callable[..., Non
     until(lambda: project.output.exists() and "N_0" in project.trials(), lambda: "not begun")
     assert "Failed: a, N_1 (exit code 1)" in project.run("status").stdout
     (project.path / "mended").touch()
-    assert project.run("retry").stdout == "Due again: 2 jobs of 1 trials.\n"
+    assert project.run("retry").stdout == "Due again: 2 jobs of 1 trial.\n"
     (project.path / "go").touch()
     assert project.run("wait").returncode == 0
     assert [record["attempt"] for record in project.attempts("N_1", "start")] == [1, 2, 1]

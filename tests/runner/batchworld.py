@@ -41,6 +41,7 @@ class FakeSystem:
     """By the contract of a batch executor; `fault` is raised by every command, `refusal` by those that submit."""
 
     keys: type[BatchKeys] = BatchKeys
+    vanished: Why | None = None
 
     def __init__(self) -> None:
         self.batches: dict[str, Batch] = {}  # by job, also those that it has forgotten

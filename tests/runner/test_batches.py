@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner import batchfile, claims
+from runner import batchfile, claims, records
 from runner.executors.batch import RefusedError, TaskId, TaskState, UnreachableError, Why
 from runner.model import JobState
 from runner.options import Retry, StageOptions
@@ -137,6 +138,15 @@ def test_what_an_administrator_canceled_before_it_began_stays_canceled(site: Sit
     assert site.daemon.is_done
 
 
+def test_what_vanished_before_it_began_is_what_the_batch_system_says_of_such_tasks(site: Site) -> None:
+    site.system.vanished = Why.CANCELED
+    site.run(0, stages="ab")
+    site.system.lose(FIRST)
+    site.look(4)
+    assert site.states() == {"a": "canceled", "b": "blocked"}
+    assert site.daemon.is_done
+
+
 # The task dies, and all that is left of its attempt with it.
 DIES = "until grep -q START $RUNNER_OUTPUT/../.runner/batches/*/0.0.jsonl; do sleep 0.02; done; kill -9 $PPID 0"
 SAVES = "printf 'step\\n5\\n' > $RUNNER_OUTPUT/metrics.csv; " + DIES
@@ -152,6 +162,7 @@ def cut_off(site: Site, why: Why | None, command: str = DIES, job: str = "1") ->
 
 @pytest.mark.parametrize("why", [Why.NODE_LOST, Why.PREEMPTED, Why.ENDED, None])
 def test_what_was_cut_off_goes_on_in_a_new_task(site: Site, why: Why | None) -> None:
+    site.system.vanished = Why.CANCELED  # only of those that never began
     cut_off(site, why)
     assert site.states() == {"a": "submitted", "b": "pending"}
     assert [end["state"] for end in site.ends()] == ["interrupted"]
@@ -198,13 +209,32 @@ def test_what_is_cut_off_again_and_again_is_given_up(site: Site) -> None:
     assert site.state() is SUBMITTED
 
 
-def test_a_script_that_fails_is_told_with_its_last_words(site: Site) -> None:
+@pytest.mark.parametrize("why", [Why.ENDED, None])
+def test_a_script_that_fails_is_told_with_its_last_words(site: Site, why: Why | None) -> None:
+    site.system.vanished = Why.CANCELED
     site.run(0)
     (site.folder() / "0.log").write_text("module: command not found\n")
-    site.system.lose(FIRST, Why.ENDED)
-    site.look(3)
+    site.system.lose(FIRST, why)
+    site.look(4)
     assert site.state() is FAILED
     assert site.events[-1].line == "the script of its task failed: module: command not found"
+    assert [end["line"] for end in site.ends()] == [site.events[-1].line]
+    assert records.read_stat(f"{site.output}/T_0") == {"a": FAILED}
+    (log,) = (site.output / "T_0").glob("log.a.*")
+    assert log.read_text() == "module: command not found\n"
+    site.run(0)  # it is due again
+    site.through("2")
+    site.look()
+    assert site.state() is COMPLETED
+
+
+def test_a_script_that_ends_without_running_the_trial_is_not_begun_again_and_again(site: Site) -> None:
+    site.run(0, stages="ab")
+    site.system.lose(FIRST, Why.ENDED)
+    site.look(4)
+    assert site.states() == {"a": "failed", "b": "blocked"}
+    assert site.events[-2].line.startswith("its task ended before the trial began; do its hosts see ")
+    assert len(site.system.batches) == 1
 
 
 # --- a task that is begun twice ---
@@ -423,6 +453,29 @@ def test_one_trial_of_a_task_can_be_ended_alone(site: Site) -> None:
     assert site.system.canceled[-1] == ("1", (0,))
 
 
+@pytest.mark.parametrize(
+    "options", [{"batch": {"lease": LEASE_S, "memory": "2GiB"}}, {"timeout_s": 60.0}, {"executor": "local"}]
+)
+def test_what_nobody_has_begun_goes_by_the_options_that_the_file_has_now(
+    site: Site, options: dict[str, Any], until: Callable[..., None]
+) -> None:
+    site.run(0, 1, command="sleep 60")
+    site.start()
+    until(site.begun, site.log)
+    before = StageOptions(executor="fake", batch={"lease": LEASE_S})
+    assert site.run(0, 1, options={"a": replace(before, **options)}, command="sleep 60")["changed"] == 1
+    assert site.system.canceled == [("1", (1,))]
+    if options.get("executor") == "local":
+        assert site.state("T_1") is JobState.RUNNING
+        return
+    assert len(site.system.batches) == 2
+    for _ in range(2):  # also a later daemon leaves it alone
+        site.begin()
+        site.look()
+    assert len(site.system.batches) == 2
+    assert site.state("T_1") is SUBMITTED
+
+
 def test_a_trial_that_the_file_no_longer_has_is_withdrawn(site: Site) -> None:
     site.run(0, 1)
     assert site.run(1) == {"waiting": 1, "dropped": 1}
@@ -576,5 +629,5 @@ def test_where_nothing_runs_the_reasons_are_told(site: Site) -> None:
     site.look()
     place = site.daemon.places()[-1]
     assert place[0] == "fake"
-    assert place[2] == "1 tasks run; waiting: 2 Priority"
+    assert place[2] == "running: 1 task; waiting: 2 Priority"
     assert site.system.rows[TaskId("1", 1)].state is TaskState.WAITING

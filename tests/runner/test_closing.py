@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import pytest
+from rich.console import Console
 
-from runner.closing import counts_by_stage
+from runner.closing import counts_by_stage, print_failures
 from runner.events import Event, Kind
 from runner.model import Job, JobState, Trial
 from runner.progress import Progress
@@ -73,3 +74,19 @@ def test_what_is_due_again_has_not_run_and_what_was_taken_out_is_canceled(kind: 
 
 def test_an_empty_plan_has_no_counts() -> None:
     assert counts_by_stage(*run_of([])) == {}
+
+
+def test_what_many_failed_of_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [Trial(index, f"id{index}", f"T_{index}", f"o/T_{index}", f"o/T_{index}", ("a",)) for index in range(1500)]
+    refused = [Event(Kind.FAIL, Job(trial, "a"), 0.0, cause="exit", line="no such partition") for trial in trials]
+    own = Event(
+        Kind.FAIL, Job(trials[3], "b"), 0.0, exit_code=1, log="o/T_3/log", cause="exit", line="no such partition"
+    )
+    print_failures(Console(width=200), [*refused, own])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("Failed")] == [
+        "Failed: a, T_0 and 1,499 more trials",
+        "Failed: b, T_3",
+    ]
+    assert lines.count("  no such partition") == 2
+    assert "more that failed" not in "".join(lines)

@@ -9,6 +9,7 @@ import pytest
 
 from runner import config
 from runner.errors import InputError
+from runner.executors import registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +59,12 @@ def test_what_a_stage_says_comes_before_what_is_said_for_all(tmp_path: Path) -> 
     assert loaded.options["b"].batch == {"time": "2h", "account": "lab"}
 
 
+def test_one_line_may_stand_for_a_list_of_them(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "executor: {slurm: {setup: module load x, lines: --nice}}\n" + TEMPLATE)
+    keys = registry.load("slurm").keys.model_validate(loaded.options["a"].batch)
+    assert (keys.setup, keys.lines) == (["module load x"], ["--nice"])
+
+
 def test_a_script_is_read_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "submit.sh").write_text("module load x\n{_task}\n")
@@ -74,11 +81,24 @@ def test_a_script_is_read_when_it_is_asked_for(tmp_path: Path, monkeypatch: pyte
         ("executor: {slurm: {partitoin: x}}\n", None, "partitoin: unknown key. Did you mean 'partition'? Allowed: "),
         ("executor: {slurm: {time: soon}}\n", None, "time: 'soon' is no duration; allowed: "),
         ("executor: {slurm: {lease: 0}}\n", None, "lease: 0 is not allowed: "),
-        ("executor: {slurm: {pack: 0}}\n", None, "pack: 0 is not allowed: "),
+        ("executor: {slurm: {pack: 0}}\n", None, "pack: 0 is no number of trials; allowed: 1, 2, 3 … or auto"),
+        ("executor: {slurm: {pack: all}}\n", None, "pack: 'all' is no number of trials"),
+        ("executor: {slurm: {memory: 0GiB}}\n", None, "memory: '0GiB' is not allowed: "),
+        ("executor: {slurm: {gpu_type: 'a100:2'}}\n", None, "gpu_type: 'a100:2' is no type of GPU"),
         ('executor: {slurm: {lines: ["a\\nb"]}}\n', None, "is no option; allowed: one line"),
         ("executor: {local: {time: 1h}}\n", None, "time: the executor `local` is told nothing."),
         ("executor: {slurm: {script: submit.sh}}\n", None, "submit.sh lacks {_task}, where the trial's command goes."),
-        ("executor: {slurm: {script: nowhere.sh}}\n", None, "nowhere.sh"),
+        (
+            "executor: {slurm: {script: nowhere.sh}}\n",
+            None,
+            "executor.slurm.script: nowhere.sh: no such file in",
+        ),
+        ("executor: {slurm: {script: comment.sh}}\n", None, "comment.sh lacks {_task}"),
+        ("executor: {slurm: {time: 0}}\n", None, "time: 0 is not allowed: "),
+        ('executor: {slurm: {lines: ["--array=0-0"]}}\n', None, "has --array, which is set by run itself"),
+        ('executor: {slurm: {lines: ["-Jmine"]}}\n', None, "has -J, which is set by run itself"),
+        ('executor: {sge: {lines: ["-tc 2", "-t 1-2"]}}\n', None, "has -t, which is set by run itself"),
+        ("executor: {slurm: {}, sge: {time: soon}}\n", None, "executor.sge.time: 'soon' is no duration"),
         ("executor: []\n", None, "is no executor; allowed: a name such as local or slurm"),
         ("executor: {slurm: 4h}\n", None, "executor"),
     ],
@@ -88,6 +108,7 @@ def test_what_is_wrong_is_told_with_its_place(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "submit.sh").write_text("module load x\n")
+    (tmp_path / "comment.sh").write_text("  # {_task}\nexit 0\n")
     with pytest.raises(InputError) as error:
         load(tmp_path, text + "template: {a: run}\n", wanted)
     assert message in str(error.value)

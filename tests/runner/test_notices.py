@@ -48,7 +48,7 @@ def test_the_end_of_each_sweep_is_told_with_its_sum() -> None:
     sweep.run(Kind.FAIL, FAILED, "x")
     assert sweep.told[1:] == [
         ("first-failure", "t", "t: train of T_2 failed: x"),
-        ("sweep-ended", "t", "t: 1 jobs failed"),
+        ("sweep-ended", "t", "t: 1 job failed"),
     ]
 
 

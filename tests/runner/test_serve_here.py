@@ -38,7 +38,7 @@ def test_a_job_that_finds_another_daemon_submits_no_other(output: Path, monkeypa
 def test_a_job_whose_time_is_over_submits_the_next(output: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom runner import serve, submitjob\n"
-        "submitjob.submit_again = lambda output: (output / 'submitted').touch()\n"
+        "submitjob.submit_again = lambda output, ran_s: (output / 'submitted').touch()\n"
         "sys.exit(serve.main(['--here', sys.argv[1]]))\n"
     )
     job = subprocess.Popen([sys.executable, "-c", code, str(output)], stdout=subprocess.DEVNULL)

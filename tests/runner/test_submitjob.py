@@ -10,6 +10,7 @@ from runner import faraway, submitjob
 from runner.errors import InputError, RunnerError
 from runner.executors import registry
 from runner.executors.batch import RefusedError, UnreachableError
+from runner.inbox import Inbox
 from runner.options import StageOptions
 from runner.plan import Journal
 from runner.submitjob import Asked
@@ -53,17 +54,24 @@ def test_it_goes_nowhere_where_trials_run_here() -> None:
 
 def test_the_successor_is_like_it(output: Path, system: FakeSystem) -> None:
     submitjob.submit(output, ASKED)
-    assert submitjob.submit_again(output) == "2"
+    assert submitjob.submit_again(output, 3600) == "2"
     first, second = system.batches.values()
     assert first.name != second.name
     assert (first.enter, first.task, first.keys) == (second.enter, second.task, second.keys)
 
 
 def test_what_nobody_submitted_has_no_successor(output: Path, system: FakeSystem) -> None:
-    assert submitjob.submit_again(output) is None
+    assert submitjob.submit_again(output, 3600) is None
     submitjob.submit(output, ASKED)
     submitjob.over(output)
-    assert submitjob.submit_again(output) is None
+    assert submitjob.submit_again(output, 3600) is None
+
+
+def test_a_job_that_ends_before_its_time_has_no_successor(output: Path, system: FakeSystem) -> None:
+    submitjob.submit(output, ASKED)
+    assert submitjob.submit_again(output, 1800) is None
+    assert len(system.batches) == 1
+    assert submitjob.exists(output)  # so that who waits hears of it
 
 
 def test_the_successor_is_asked_for_until_it_is_taken(
@@ -79,7 +87,7 @@ def test_the_successor_is_asked_for_until_it_is_taken(
             system.fault = None
 
     monkeypatch.setattr("runner.submitjob.time.sleep", sleep)
-    assert submitjob.submit_again(output) == "2"
+    assert submitjob.submit_again(output, 3600) == "2"
     assert waits == [submitjob.AGAIN_S] * 3
 
 
@@ -89,7 +97,7 @@ def test_a_successor_whose_answer_was_lost_is_found(
     monkeypatch.setattr("runner.submitjob.time.sleep", lambda _: None)
     submitjob.submit(output, ASKED)
     system.loses_answer = True
-    assert submitjob.submit_again(output) == "2"
+    assert submitjob.submit_again(output, 3600) == "2"
     assert len(system.batches) == 2
 
 
@@ -97,7 +105,7 @@ def test_a_successor_that_is_never_taken_is_an_error(output: Path, system: FakeS
     submitjob.submit(output, ASKED)
     system.refusal = RefusedError("sbatch: the account is closed.")
     with pytest.raises(RefusedError, match="the account is closed"):
-        submitjob.submit_again(output)
+        submitjob.submit_again(output, 3600)
 
 
 class Waits:
@@ -141,8 +149,18 @@ def test_who_waits_bears_that_one_job_follows_another(output: Path, system: Fake
     submitjob.submit(output, ASKED)
     waits.happens = [
         (100, system.rows.clear),
-        (100 + faraway.LOOK_S, lambda: submitjob.submit_again(output)),
+        (100 + faraway.LOOK_S, lambda: submitjob.submit_again(output, 3600)),
         (500, lambda: submitjob.over(output)),
     ]
     faraway.wait(output)
     assert waits.now == 500
+
+
+def test_a_word_is_left_for_a_daemon_whose_job_has_not_begun(output: Path, system: FakeSystem) -> None:
+    assert not faraway.tell(output, {"do": "stop"})
+    job = submitjob.submit(output, ASKED)
+    assert submitjob.job_of(output) == f"job {job} of {NAME}"
+    assert faraway.tell(output, {"do": "stop"})
+    assert [*Inbox(output).take()] == [{"do": "stop"}]
+    system.rows.clear()
+    assert not faraway.tell(output, {"do": "stop"})

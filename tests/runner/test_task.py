@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import pytest
 
 from runner import batchfile
 from runner.executors.batch import TaskId, TaskState, Why
-from tests.runner.batchworld import ROOT, Site, lines, sites
+from runner.options import StageOptions
+from tests.runner.batchworld import LEASE_S, ROOT, Site, lines, sites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,6 +121,29 @@ def test_a_task_whose_batch_is_removed_ends_what_it_runs(site: Site, runs: Calla
     assert site.ends() == []
 
 
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_trial_whose_batch_somebody_removed_is_submitted_again(
+    site: Site, runs: Callable[..., None], has_begun: bool
+) -> None:
+    site.run(0, command=LASTS)
+    child = site.start() if has_begun else None
+    if child is not None:
+        runs()
+        site.look()
+    shutil.rmtree(site.folder().parent)
+    if child is not None:
+        child.wait(30)
+    site.system.lose(FIRST, Why.ENDED)
+    site.look(6)
+    assert len(site.system.batches) == 2
+    (site.output / "T_0").mkdir(exist_ok=True)
+    (site.output / "T_0" / "end").touch()
+    site.through("2")
+    site.look()
+    assert site.states() == {"a": "finished"}
+    assert site.daemon.is_done
+
+
 def test_at_the_end_of_its_allocation_programs_save_and_go_on_in_the_next(
     site: Site, runs: Callable[..., None]
 ) -> None:
@@ -136,6 +161,18 @@ def test_at_the_end_of_its_allocation_programs_save_and_go_on_in_the_next(
     assert set(site.states().values()) == {"finished"}
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_task_dies_of_what_grid_engine_ends_it_by_when_its_programs_have_saved(
+    site: Site, runs: Callable[..., None], number: signal.Signals
+) -> None:
+    site.run(0, command=LASTS)
+    child = site.start()
+    runs()
+    child.send_signal(number)
+    assert site.finish(child) == -number
+    assert words(site) == ["START", "INTERRUPT", "ended"]
+
+
 def test_what_somebody_deleted_while_it_ran_is_canceled(site: Site, runs: Callable[..., None]) -> None:
     site.run(0, stages="ab", command=LASTS)
     child = site.start()
@@ -144,6 +181,35 @@ def test_what_somebody_deleted_while_it_ran_is_canceled(site: Site, runs: Callab
     assert site.finish(child, why=Why.CANCELED) == 0
     site.look(3)
     assert site.states() == {"a": "canceled", "b": "blocked"}
+
+
+def test_what_took_too_long_is_told_so_while_its_task_still_runs(
+    site: Site, runs: Callable[..., None], until: Callable[..., None]
+) -> None:
+    limited = StageOptions(executor="fake", batch={"lease": LEASE_S, "pack": 2}, timeout_s=1.0)
+    command = f"case $RUNNER_OUTPUT/$RUNNER_STAGE in *T_0/a) sleep 60;; *T_1/a) true;; *) {LASTS};; esac"
+    site.run(0, 1, stages="ab", command=command, options={"a": limited, "b": replace(limited, timeout_s=None)})
+    child = site.start()
+    runs(1, "T_1")
+    until(lambda: "FAIL" in words(site), site.log)
+    site.look()
+    assert site.states("T_0") == {"a": "timeout", "b": "blocked"}
+    assert site.states("T_1") == {"a": "finished", "b": "running"}
+    (site.output / "T_1" / "end").touch()
+    site.finish(child)
+
+
+def test_what_a_stop_ends_is_interrupted_and_not_due_by_itself(site: Site, runs: Callable[..., None]) -> None:
+    site.run(0, command=LASTS)
+    child = site.start()
+    runs()
+    site.look()
+    site.do("stop", now=True)
+    site.finish(child)
+    site.look(3)
+    assert site.told()[-1] == ("INTERRUPT", "T_0")
+    assert site.events[-1].log.startswith(f"{site.output}/T_0/log.a.")
+    assert site.daemon.is_done
 
 
 def test_a_word_for_one_task_leaves_the_others_of_its_array_alone(site: Site, runs: Callable[..., None]) -> None:

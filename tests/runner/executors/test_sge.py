@@ -91,6 +91,8 @@ def test_the_queue_tells_each_task_of_ours(fakes: Fakes, recorded: Callable[[str
     }
     assert seen[0] == Seen(TaskId("50", 0), "run-b00000000001", TaskState.RUNNING, node="vm")
     assert "Eqw: could not be started, which `qstat -j 51` explains" in seen[4].reason
+    # All states, also where the user's own .sge_qstat says `-s r`.
+    assert fakes.arguments("qstat")[:4] == ["-xml", "-s", "prs", "-u"]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,7 @@ def test_why_tasks_are_gone(fakes: Fakes, recorded: Callable[[str], str]) -> Non
         ("25  : rescheduling", "0", "5s", None),
         ("26  : opening input/output file", "0", "0s", None),
         ("0", "1", "5s", Why.ENDED),
+        ("0", "140", "5s", Why.CANCELED),  # handed on by the user's own script
     ],
 )
 def test_what_failed_decides(
