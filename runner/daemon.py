@@ -209,7 +209,7 @@ class Daemon:
         times = (
             self._looked_at + LIMITS_S if watched else None,
             self._shortage.next_time(now),
-            self.scheduler.next_time(),
+            None if self._shortage.lasts(now) else self.scheduler.next_time(),
             self._attempts.next_gpu_look(),
             batches_at,
         )

@@ -170,7 +170,7 @@ _DIFFERENCE = {
     "due": "due again",
     "running": "running",
     "waiting": "waiting as before",
-    "changed": "waiting, now with another command or other code",
+    "changed": "waiting, now with another command, other options or other code",
     "finished": "finished",
     "dropped": "no longer asked for, taken out",
     "kept": "no longer asked for, but running (--prune ends them)",

@@ -116,7 +116,7 @@ def test_waiting_trials_run_the_code_that_was_planned(repository: Project, until
 def test_run_again_gives_waiting_trials_the_new_code_and_says_so(repository: Project, until: Until) -> None:
     plan_and_edit(repository, until)
     said = repository.run("--detach").stdout
-    assert "Applied to the queue: 1 running, 1 waiting, now with another command or other code." in said
+    assert "Applied to the queue: 1 running, 1 waiting, now with another command, other options or other code." in said
     assert "1 running, 1 waiting as before." in repository.run("--detach").stdout
     open_gate(repository)
     assert repository.run("wait").returncode == 0

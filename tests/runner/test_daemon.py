@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from runner.errors import InputError
 from runner.model import JobState
 from runner.options import Retry, StageOptions
 from runner.plan import Journal
+from runner.shortage import HOLD_S
 from tests.runner.standins import Clock, FakeExecutor, World, header, planned
 
 if TYPE_CHECKING:
@@ -162,6 +164,21 @@ def test_an_automatic_retry_outlives_the_daemon(story: Story) -> None:
     story.begin()
     story.settle()
     assert story.world.jobs() == []
+
+
+def test_while_the_machine_is_short_of_room_the_daemon_waits_though_a_retry_is_due(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story.run(0, 1, options=StageOptions(retry=Retry(1, 2.0)))
+    story.end("T_0", "a", 1)
+
+    def refuse(_launch: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(story.executor, "start", refuse)
+    story.end("T_1", "a", 0)  # its next stage cannot start
+    story.clock.now += 2.5
+    assert story.daemon.step() == pytest.approx(HOLD_S - 2.5)
 
 
 def test_a_failure_that_nobody_watched_has_its_cause_on_record(story: Story) -> None:
