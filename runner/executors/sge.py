@@ -202,7 +202,7 @@ def _state(state: str, is_running: bool, job: str) -> tuple[TaskState, str]:
             TaskState.HELD,
             f"{state}: could not be started, which `qstat -j {job}` explains; `qmod -cj {job}` frees it",
         )
-    return (TaskState.HELD, state) if "h" in state else (TaskState.WAITING, state)
+    return (TaskState.HELD, f"held ({state})") if "h" in state else (TaskState.WAITING, f"queued ({state})")
 
 
 def _qstat() -> Iterable[ElementTree.Element]:

@@ -93,7 +93,7 @@ WORDS = {
         ("qdel", "-u", "root"),
         ("-h",),
         "qrls {job}",
-        "hqw",
+        "held (hqw)",
     ),
 }
 

@@ -102,8 +102,8 @@ def test_the_queue_tells_each_task_of_ours(fakes: Fakes, recorded: Callable[[str
         ("hr", "running", TaskState.RUNNING, ""),
         ("Rt", "running", TaskState.RUNNING, ""),
         ("S", "running", TaskState.RUNNING, "suspended"),
-        ("hRwq", "pending", TaskState.HELD, "hRwq"),
-        ("Rq", "pending", TaskState.WAITING, "Rq"),
+        ("hRwq", "pending", TaskState.HELD, "held (hRwq)"),
+        ("Rq", "pending", TaskState.WAITING, "queued (Rq)"),
     ],
 )
 def test_letters_of_the_queue(fakes: Fakes, state: str, row: str, expected: TaskState, reason: str) -> None:
