@@ -48,9 +48,13 @@ def read_param(directory: str) -> Record | None:
         DamagedRecordError: it cannot be read, or lacks the trial's name, which every one has.
     """
     param = _read_mapping(f"{directory}/param")
-    if param is not None and ("_name" not in param or not isinstance(param.get("_scripts", {}), dict)):
+    if param is not None and ("_name" not in param or not _are_scripts(param.get("_scripts", {}))):
         raise DamagedRecordError(f"{directory}/param: not whole; mend it, or move the directory away.")
     return param
+
+
+def _are_scripts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(script, str) for script in value.values())
 
 
 def read_stat(directory: str) -> dict[str, JobState]:

@@ -99,7 +99,7 @@ def test_a_param_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pyte
     assert (records.read_param(str(tmp_path)) or {})["x"] == 1
 
 
-@pytest.mark.parametrize("text", ["", "lr: 1\n", "_name: x\n_scripts: y\n"])
+@pytest.mark.parametrize("text", ["", "lr: 1\n", "_name: x\n_scripts: y\n", "_name: x\n_scripts:\n  a: echo\n  b:\n"])
 def test_a_missing_param_is_none_and_one_that_is_cut_is_damaged(tmp_path: Path, text: str) -> None:
     assert records.read_param(str(tmp_path)) is None
     (tmp_path / "param").write_text(text)
