@@ -115,8 +115,7 @@ class TaskId(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """A task in the queue; `name` is its job's, `reason` what the system says of one that waits."""
 
     id: TaskId
