@@ -397,7 +397,7 @@ class Batches:
 
     def _bring_back(self, trial: Trial, task: Task, fate: Fate, refusal: str) -> None:
         del self._task_of[trial.key]
-        log = task.log if refusal and task.log.exists() else None
+        log = task.log if refusal and not task.has_begun and task.log.exists() else None  # else its records tell
         try:
             if not refusal:
                 try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from runner import batchfile
+from runner import batchfile, records
 from runner.executors.batch import TaskId, TaskState, Why
 from runner.options import StageOptions
 from tests.runner.batchworld import LEASE_S, ROOT, Site, lines, sites
@@ -273,6 +273,20 @@ def test_what_cannot_be_read_fails_the_trial_with_the_reason(site: Site) -> None
     site.look()
     assert site.states() == {"a": "failed"}
     assert "p1.env: No such file or directory" in site.events[-1].line
+
+
+def test_a_task_that_fails_beside_an_attempt_of_its_own_adds_none(site: Site, runs: Callable[..., None]) -> None:
+    site.run(0, command=LASTS)
+    child = site.start()
+    runs()
+    child.kill()
+    child.wait()
+    with (site.folder() / "0.0.jsonl").open("a") as claim:
+        claim.write('{"over": "failed", "fault": "its plan was damaged"}\n')
+    site.look()
+    assert site.states() == {"a": "failed"}
+    assert site.events[-1].line == "its plan was damaged"
+    assert [item.number for item in records.read_attempts(f"{site.output}/T_0").attempts] == [1]
 
 
 def test_a_process_that_is_in_no_task_says_so(site: Site) -> None:
