@@ -24,10 +24,16 @@ DIVERGED = 2.0
 COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
 COARSE_TOLERANCE, HELD_TOLERANCE, TOLERANCE = 1e-3, 1e-5, 1e-7
+ALIKE = 1e-2
+"""Objectives that differ by no more, in parts, are those of one minimum."""
+MOST_STARTS, SEED = 12, 0
 NEAR, FAR = 1e-4, 1e-3
 """Damping to begin with near an optimum, and from a start."""
 ALPHAS = np.geomspace(0.1, 1.5, 12)
 """Exponents of the power law to start with."""
+BOX = {"beta": (1e-2, 1e3), "gamma": (1e-3, 10.0)}
+"""Where these stay: gamma = 0 and an infinite beta (an exponential response) are limits of the law, after which the logs
+would run for ever, and hold up all others on the way."""
 HOLD = 1e-6
 """The precision with which the response is held at first."""
 
@@ -156,6 +162,7 @@ def descend(
         problem.log_loss,
         prior,
         problem.delta,
+        *np.log([BOX.get(name, (1e-300, 1e300)) for name in law.parameters]).T,
     )
     return minimise(task, start, tolerance=tolerance, damping=damping)
 
@@ -169,17 +176,30 @@ def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: fl
 
 
 def solve(law: Law, problem: Problem, prior: Prior, others: Sequence[Array] = ()) -> tuple[Solution, list[float]]:
-    """Descend from the default starts and `others` on a few points, from the best end on all.
+    """Descend from several starts on a few points, from the best end on all.
 
-    Returns also the objective that each start reached on the few.
+    Starts are tried until two of them have come to the best end, or there are MOST_STARTS of them; `others` are tried
+    in any case. Returns also the objective that each start reached on the few.
     """
     coarse = problem.coarse()
-    ends = [descend(law, coarse, prior, start, COARSE_TOLERANCE, FAR) for start in default_starts(law, coarse)]
+    ends: list[Solution] = []
+    for start in default_starts(law, coarse):
+        if not _agree(ends):
+            ends.append(descend(law, coarse, prior, start, COARSE_TOLERANCE, FAR))
+    for start in random_starts(law, coarse, MOST_STARTS - len(ends), SEED):
+        if not _agree(ends):
+            ends.append(settle(law, coarse, prior, start, COARSE_TOLERANCE))
     ends += [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in others]
     objectives = [end.objective for end in ends]
     best = descend(law, problem, prior, ends[int(np.argmin(objectives))].parameters)
     evaluations = best.evaluations + sum(end.evaluations for end in ends)
     return replace(best, evaluations=evaluations), objectives
+
+
+def _agree(ends: Sequence[Solution]) -> bool:
+    """Whether the best end was reached twice."""
+    objectives = sorted(end.objective for end in ends)
+    return len(ends) > 1 and objectives[1] <= (1 + ALIKE) * objectives[0]
 
 
 def default_starts(law: Law, problem: Problem) -> list[Array]:

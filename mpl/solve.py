@@ -61,6 +61,9 @@ class Task:
     log_loss: Array
     prior: Prior
     delta: float
+    lower: Array
+    upper: Array
+    """The box in which log-parameters stay: where one runs off, the law has a limit, and the rest must go on."""
 
 
 def huber(residual: Array, delta: float) -> float:
@@ -90,6 +93,8 @@ class _Point:
         prior, size = self.task.prior, np.abs(self.residual)
         weight = self.task.delta / np.maximum(size, self.task.delta)
         gradient = self.jacobian.T @ (weight * self.residual) - prior.precision * (self.parameters - prior.centre)
+        outwards = np.where(gradient > 0, self.parameters >= self.task.upper, self.parameters <= self.task.lower)
+        gradient[outwards], self.jacobian[:, outwards] = 0.0, 0.0
         inside = size <= self.task.delta
         self.near = 2 * int(inside.sum()) > len(size)
         self.weight = np.where(inside, 1.0, OUTSIDE * weight) if self.near else weight
@@ -167,7 +172,7 @@ def _descend(task: Task, here: _Point, damping: float, allowed: int) -> tuple[_P
         move = here.step(damping)
         used += 1
         if move is not None:
-            there = _Point(task, here.parameters + move)
+            there = _Point(task, np.clip(here.parameters + move, task.lower, task.upper))
             used += 1
             if there.objective < here.objective:
                 break

@@ -117,7 +117,8 @@ class Changes:
     @cached_property
     def tree(self) -> _Tree:
         log_before = np.log(np.maximum(self.start, self.least_area))
-        smooth = (self.log_lr, log_before, self.start, self.at.astype(np.float64))
+        # With these the area, their sum, is smooth too.
+        smooth = np.stack((self.log_lr, log_before, self.at.astype(np.float64)))
         return _Tree(self.drop, self.start, self.before[self.at + 1], smooth, self.nodes)
 
     def terms(self, steps: Ints, plain: int = PLAIN) -> Terms:
@@ -149,7 +150,7 @@ class Changes:
 class _Tree:
     """Blocks of 2 n, 4 n, 8 n ... consecutive changes; below them single ones."""
 
-    def __init__(self, drop: Array, start: Array, end: Array, smooth: tuple[Array, ...], nodes: int) -> None:
+    def __init__(self, drop: Array, start: Array, end: Array, smooth: Array, nodes: int) -> None:
         self.drop, self.start, self.end, self.nodes = drop, start, end, nodes
         self.levels: list[_Level] = []
         if len(drop) >= 2 * nodes:
@@ -197,26 +198,25 @@ class _Level:
         return np.arange(len(self.smooth))[:, None] * self.size + self.at
 
     @staticmethod
-    def lowest(drop: Array, kinds: Sequence[Array], nodes: int) -> _Level:
-        """Return the shortest blocks; `kinds` are arrays over changes that have to be smooth."""
+    def lowest(drop: Array, kinds: Array, nodes: int) -> _Level:
+        """Return the shortest blocks; `kinds` [kinds, changes] have to be smooth."""
         size = 2 * nodes
         at, lagrange = basis(size, nodes)
         count = len(drop) // size
         good = []
         for first, end in _chunks(count):
-            values = np.stack([kind[first * size : end * size].reshape(end - first, size).T for kind in kinds])
+            values = kinds[:, first * size : end * size].reshape(len(kinds), end - first, size).swapaxes(1, 2)
             good.append(_follows(values, values[:, at], lagrange))
         return _Level(size, at, np.concatenate(good), drop[: count * size].reshape(count, size) @ lagrange.T)
 
-    def above(self, kinds: Sequence[Array]) -> _Level:
+    def above(self, kinds: Array) -> _Level:
         """Return the blocks twice as long, which see of each half only what stands for it."""
         size, count = 2 * self.size, len(self.smooth) // 2
         at, inner, lagrange = _doubled(self.size, len(self.at))
         good = self.smooth[: 2 * count : 2] & self.smooth[1 : 2 * count : 2]
         for first, end in _chunks(count):
             starts = np.arange(first, end) * size
-            values = np.stack([kind[starts + inner[:, None]] for kind in kinds])
-            nodes = np.stack([kind[starts + at[:, None]] for kind in kinds])
+            values, nodes = kinds[:, starts + inner[:, None]], kinds[:, starts + at[:, None]]
             good[first:end] &= _follows(values, nodes, lagrange)
         return _Level(size, at, good, self.weight[: 2 * count].reshape(count, len(inner)) @ lagrange.T)
 

@@ -11,7 +11,7 @@ from mpl import Curve, FitResult, Metrics, MplError, fit, select
 from mpl.curve import divergence
 from mpl.fit import make_problem
 from mpl.laws import law_of, to_logs
-from mpl.problem import random_starts, settle
+from mpl.problem import descend, random_starts, settle
 from mpl.solve import Prior, huber
 from tests.mpl.curves import FITTED, PARAMETERS, UNSEEN, published, synthetic, three
 from train.schedules import schedule
@@ -54,6 +54,22 @@ def test_random_starts_end_at_one_optimum() -> None:
     nothing = Prior(np.zeros(7), np.zeros(7))
     ends = [settle(law, problem, nothing, start).objective for start in random_starts(law, problem, 8, seed=1)]
     assert max(ends) < min(ends) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("rate", [3e-4, 1e-3])
+@pytest.mark.parametrize("noise", [1e-3, 3e-3])
+def test_a_law_with_a_parameter_more_fits_no_worse(rate: float, noise: float) -> None:
+    curves = three("momentum", (*TRUE["momentum"][:4], rate), noise)
+    full, part = (fit(curves, law, None, error_bars=False).objective for law in ("mpl", "mpl_gamma0"))
+    assert full <= part * (1 + 1e-5)
+
+
+def test_a_parameter_at_its_limit_does_not_stop_the_others() -> None:
+    curves = three("mpl_gamma0", TRUE["mpl_gamma0"], noise=1e-3)
+    problem, law = make_problem("mpl", curves), law_of("mpl")
+    start = to_logs(law, (*TRUE["mpl_gamma0"][:3], 100.0, 10.0, 0.6, 1e-3))
+    nothing = Prior(np.zeros(7), np.zeros(7))
+    assert descend(law, problem, nothing, start).objective <= fit(curves, "mpl_gamma0", None).objective * (1 + 1e-3)
 
 
 def test_a_stronger_prior_holds_the_shape() -> None:
