@@ -1,12 +1,11 @@
 """Error bars of a predicted loss that count what the law leaves out.
 
-The half-width is, in parts of the loss, q sqrt(p^2 + e^2 + r^2): p is the uncertainty of the parameters, e how far
-other laws that are fitted to the same curves predict otherwise, and r what the fit leaves of the curves, by which
-another curve will differ too. So bars widen where a prediction hangs on the form of the law. q is the 90% point of
-the errors, in these units, at curves that are left out of the fit, and at least 2.
-
-The rule was made with synthetic curves of mixed laws and of such with a part that no law has: with it 90% of what is
-past the divergence is covered on average (94% of the former, 85% of the latter).
+The half-width is, in parts of the loss, q sqrt(p^2 + e^2 + r^2 + h^2): p is the uncertainty of the parameters, e how
+far other laws that are fitted to the same curves predict otherwise, r what the fit leaves of the curves, by which
+another curve will differ too, and h how far the power law errs beyond the LR area that the curves reach: it grows with
+the logarithm of the area, as fast as errors do where it is fitted to the first parts of the same curves. So bars widen
+where a prediction hangs on the form of the law. q is the 90% point of the errors, in these units, at curves that are
+left out of the fit, and at least LEAST_FACTOR.
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ import numpy as np
 
 from mpl.laws import LAWS, Law
 from mpl.prior import SCORE_POINTS, folds, shape_prior
-from mpl.problem import Problem, descend, solve
+from mpl.problem import FAR, Problem, descend, solve
+from mpl.solve import Prior
 from mpl.terms import Terms
 from train.schedules import Array
 
 COVER = 0.9
-LEAST_FACTOR = 2.0
+LEAST_FACTOR = 1.645
+"""The 90% point of a normal error."""
 RIVALS = ("mpl_risk", "mpl", "momentum")
 """The laws that differ in form where the LR falls."""
 INDEPENDENT = 7.0
@@ -31,6 +32,10 @@ INDEPENDENT = 7.0
 SHAPE_WIDTH, LOOSE_WIDTH = 0.25, 10.0
 """Prior standard deviations of log shape parameters, and of the logs of the others, which keep the matrix regular."""
 FOLD_TOLERANCE = 1e-5
+FIRST_PARTS = (1 / 3, 1 / 2)
+"""Parts of the LR area from which the rest is foretold, to see how errors grow beyond it."""
+HELD = 1e3
+"""The precision with which the response is held there."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,17 @@ class Bars:
     rivals: Mapping[str, Array]
     """The log-parameters of other laws, fitted to the same curves."""
     factor: float
+    reach: float
+    """The largest LR area of the curves."""
+    growth: float
+    """The relative error for each factor e of the area beyond that."""
 
     @staticmethod
     def of(law: Law, problem: Problem, parameters: Array, rivals: Mapping[str, Array], factor: float = 1.0) -> Bars:
         residual = problem.log_loss - np.log(problem.loss(law, parameters))
         scale = float(np.sqrt((residual**2).mean()))
-        return Bars(covariance(law, parameters, problem, scale), scale, rivals, factor)
+        spread = covariance(law, parameters, problem, scale)
+        return Bars(spread, scale, rivals, factor, float(problem.terms.area.max()), growth(law, parameters, problem))
 
     def relative(self, law: Law, parameters: Array, terms: Terms) -> Array:
         """Return the half-width of the bars, in parts of the loss, at each point: [n]."""
@@ -59,6 +69,7 @@ class Bars:
         others = [LAWS[name].loss(logs, terms) / loss - 1 for name, logs in self.rivals.items()]
         if others:
             variance += np.mean(np.square(others), axis=0)
+        variance += (self.growth * np.log(np.maximum(terms.area / self.reach, 1.0))) ** 2
         half: Array = self.factor * np.sqrt(variance)
         return half
 
@@ -71,6 +82,25 @@ def covariance(law: Law, parameters: Array, problem: Problem, residual: float) -
     widths = [SHAPE_WIDTH if name in law.shape else LOOSE_WIDTH for name in law.parameters]
     inverse: Array = np.linalg.inv(rows.T @ rows + np.diag(np.array(widths) ** -2.0))
     return (inverse + inverse.T) / 2
+
+
+def growth(law: Law, parameters: Array, problem: Problem) -> float:
+    """Return how fast errors grow, in parts of the loss for each factor e of the LR area, beyond what was fitted.
+
+    Found by fitting the power law to the first parts of the same curves, with the response as it is.
+    """
+    few = problem.thinned(SCORE_POINTS)
+    area = few.spread @ few.terms.area
+    main = np.array([0.0 if name in ("L0", "A", "alpha") else HELD for name in law.parameters])
+    errors, beyond = [np.zeros(0)], [np.zeros(0)]
+    for part in FIRST_PARTS:
+        is_first = area <= part * area.max()
+        if is_first.sum() > len(law.parameters) and not is_first.all():
+            end = descend(law, few.kept(is_first), Prior(parameters, main), parameters, FOLD_TOLERANCE, FAR)
+            errors.append((few.log_loss - np.log(few.loss(law, end.parameters)))[~is_first])
+            beyond.append(np.log(area / (part * area.max()))[~is_first])
+    error, log_area = np.concatenate(errors), np.concatenate(beyond)
+    return float(np.sqrt((error @ error) / (log_area @ log_area))) if len(error) else 0.0
 
 
 def calibrate(law: Law, problem: Problem, width: float | None, parameters: Array) -> Bars:

@@ -23,7 +23,7 @@ from mpl.terms import Changes, Ints
 from train.schedules import Array
 
 DEFAULT_LAW = "mpl_risk"
-FORMAT = 2
+FORMAT = 3
 BAR_POINTS = 400
 """Steps at which the bars of a whole curve are computed; between them they are interpolated."""
 
@@ -106,6 +106,8 @@ class FitResult:
             "residual": self.bars.residual,
             "rivals": {name: logs.tolist() for name, logs in self.bars.rivals.items()},
             "factor": self.bars.factor,
+            "reach": self.bars.reach,
+            "growth": self.bars.growth,
         }
         return {
             "format": FORMAT,
@@ -154,7 +156,8 @@ class FitResult:
 
 def _bars(values: Mapping[str, Any]) -> Bars:
     rivals = {law_of(name).name: np.array(logs) for name, logs in values["rivals"].items()}
-    return Bars(np.array(values["covariance"]), float(values["residual"]), rivals, float(values["factor"]))
+    numbers = {name: float(values[name]) for name in ("residual", "factor", "reach", "growth")}
+    return Bars(covariance=np.array(values["covariance"]), rivals=rivals, **numbers)
 
 
 PLAIN = ("objective", "success", "message", "evaluations", "shape_prior", "least_lr")

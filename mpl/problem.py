@@ -32,8 +32,8 @@ NEAR, FAR = 1e-4, 1e-3
 ALPHAS = np.geomspace(0.1, 1.5, 12)
 """Exponents of the power law to start with."""
 BOX = {"beta": (1e-2, 1e3), "gamma": (1e-3, 10.0)}
-"""Where these stay: gamma = 0 and an infinite beta (an exponential response) are limits of the law, after which the logs
-would run for ever, and hold up all others on the way."""
+"""Where these stay: gamma = 0 and an infinite beta (an exponential response) are limits of the law, after which the
+logs would run for ever, and hold up all others on the way."""
 HOLD = 1e-6
 """The precision with which the response is held at first."""
 
@@ -116,14 +116,15 @@ class Problem:
     def without(self, curve: int) -> tuple[Problem, Problem]:
         """Return the other curves, and this one."""
         owner = np.repeat(np.arange(len(self.counts)), self.counts)
-        return self._kept(owner != curve), self._kept(owner == curve)
+        return self.kept(owner != curve), self.kept(owner == curve)
 
     def tails(self, part: float) -> tuple[Problem, Problem]:
         """Return the first `part` of each curve's points, and the rest."""
         first = np.concatenate([np.arange(count) < round(part * count) for count in self.counts])
-        return self._kept(first), self._kept(~first)
+        return self.kept(first), self.kept(~first)
 
-    def _kept(self, mask: Array) -> Problem:
+    def kept(self, mask: Array) -> Problem:
+        """Return the points at which `mask` is true; of no curve is there one without points."""
         kept = self.take(np.flatnonzero(mask))
         return replace(kept, counts=tuple(count for count in kept.counts if count))
 
