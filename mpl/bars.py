@@ -5,7 +5,7 @@ far other laws that are fitted to the same curves predict otherwise, r what the 
 another curve will differ too, and h how far the power law errs beyond the LR area that the curves reach: it grows with
 the logarithm of the area, as fast as errors do where it is fitted to the first parts of the same curves. So bars widen
 where a prediction hangs on the form of the law. q is the 90% point of the errors, in these units, at curves that are
-left out of the fit, and at least LEAST_FACTOR.
+left out of the fit, and at least 2.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from mpl.terms import Terms
 from train.schedules import Array
 
 COVER = 0.9
-LEAST_FACTOR = 1.645
-"""The 90% point of a normal error."""
+LEAST_FACTOR = 2.0
 RIVALS = ("mpl_risk", "mpl", "momentum")
 """The laws that differ in form where the LR falls."""
 INDEPENDENT = 7.0
