@@ -1,6 +1,6 @@
 """What 10,000 trials on a batch system cost the machine that one logs in to.
 
-    python bench/cluster.py [slurm] [--trials 10000] [--seconds 90]
+    python -m bench.cluster [slurm] [--trials 10000] [--seconds 90]
 
 All tasks are submitted as held, so that none begins. Printed: the time from typing `run --detach` until every array is
 submitted; the share of a core that the daemon and its commands take while it looks at the queue every 15 s; and after a

@@ -1,6 +1,6 @@
 """The cost of one job: 500 against 3,000 trivial jobs, two at a time, on one core, beside other tools.
 
-    python bench/dispatch.py [--repeats 5] [--mlrunner /path/to/python]
+    python -m bench.dispatch [--repeats 5] [--mlrunner /path/to/python]
 
 What is printed is the slope between the two sizes, so that starting a program does not count. The floor is a bare loop
 that does only what nobody can leave out: a directory, a log, `param` and `stat` written, `bash -c` spawned, the exit

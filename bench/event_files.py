@@ -1,6 +1,6 @@
 """The cost of reading TensorBoard scalars: this reader, the bare protobuf records, and EventAccumulator.
 
-    python bench/event_files.py [--scalars 50000] [--repeat 5]
+    python -m bench.event_files [--scalars 50000] [--repeat 5]
 
 One file with one scalar a record, of three tags in turn. The bare parse splits the file into its records and lets
 protobuf parse each, nothing else. The best of several repetitions counts.

@@ -1,6 +1,6 @@
 """The cost of reading results: the wide table of many trials, beside mlrunner's Examiner.
 
-    python bench/examine.py [--sizes 10000 100000] [--repeat 3] [--peer VENV/bin/python]
+    python -m bench.examine [--sizes 10000 100000] [--repeat 3] [--peer VENV/bin/python]
 
 Every trial has ten parameters, two finished stages and a metrics.csv of 200 rows with three metrics. Each reading is
 a process of its own, and all files are in the page cache; the least of several repetitions counts. The peer's parser

@@ -1,6 +1,6 @@
 """The cost of expansion: `run --dry-run --json` for two stages, by the size of the grid.
 
-    python bench/expand.py [--sizes 10000 100000 1000000]
+    python -m bench.expand [--sizes 10000 100000 1000000]
 
 Each size is a process of its own; the time includes its start. Memory is the process's largest resident set.
 """
@@ -45,8 +45,9 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    sizes = parser.parse_args().sizes
     print(f"{'trials':>10}{'seconds':>10}{'trials/s':>12}{'MiB':>8}")
-    for size in parser.parse_args().sizes:
+    for size in sizes:
         trials, seconds, mib = measure(size)
         print(f"{trials:10,}{seconds:10.2f}{trials / seconds:12,.0f}{mib:8.0f}")
 

@@ -1,4 +1,4 @@
-"""Speed of a GPT of 124 million parameters on one GPU: `python bench/train_gpu.py [--batch 64] [--steps 60]`.
+"""Speed of a GPT of 124 million parameters on one GPU: `python -m bench.train_gpu [--batch 64] [--steps 60]`.
 
 Prints the milliseconds of a step, tokens per second, model FLOPs utilisation against the card's published dense bf16
 peak, and the share of the peak that a large matrix product reaches on this very card. The FLOPs of a token are

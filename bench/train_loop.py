@@ -1,4 +1,4 @@
-"""The cost of the training loop over a bare one: `python bench/train_loop.py [rounds]`.
+"""The cost of the training loop over a bare one: `python -m bench.train_loop [rounds]`.
 
 Both train the same model on the same data with the same groups of AdamW, in one process, in turns of 50 steps. The
 order within a pair changes from pair to pair, so that whatever else the machine does meets both. Ours includes the
@@ -9,10 +9,10 @@ median of the pairs' ratios with its quartiles.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -120,7 +120,9 @@ def compare(name: str, config: Config, rounds: int) -> None:
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rounds", nargs="?", type=int, default=60, help="pairs of turns that are compared")
+    rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
