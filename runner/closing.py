@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from runner import screenfit
 from runner.events import Kind
 from runner.logtail import last_line
 from runner.model import JobState
+from runner.screenfit import Column
 from runner.text import counted, printable
 from runner.watch import why
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runner.events import Event
+    from runner.examine.summary import Results
     from runner.model import Job, Trial
     from runner.progress import Progress
 
@@ -94,29 +98,59 @@ def print_failures(console: Console, failures: Sequence[Event]) -> None:
 
 
 def print_results(console: Console, trials: Sequence[Trial], output: Path) -> None:
-    """The table of final metrics and the plot of all curves, when any trial wrote a metrics.csv."""
+    """The table of final metrics and the plot of all curves, when any trial wrote a metrics.csv.
+
+    On a terminal the table is made to fit; elsewhere, as in a file, it is whole.
+    """
     directories = [Path(trial.output) for trial in trials if not trial.is_unit]
     with_metrics = [directory for directory in directories if (directory / "metrics.csv").is_file()]
     if not with_metrics:
         return
     from runner.examine import summary
 
-    results = summary.results_table(with_metrics)
-    view = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for column in results.columns:
-        view.add_column(Text(str(column)), justify="right", no_wrap=True)
-    for row in results.head(_RESULTS_SHOWN).itertuples(index=False):
-        view.add_row(*(_cell(value) for value in row))
-    console.print()
-    console.print(view)
-    if len(results) > _RESULTS_SHOWN:
-        console.print(f"… and {len(results) - _RESULTS_SHOWN} more trials.")
+    results = summary.collect_results(with_metrics)
+    columns = _columns(results)
+    fitted = screenfit.fit(columns, console.width) if console.is_terminal else screenfit.whole(columns)
+    for table in filter(None, fitted.tables):
+        console.print()
+        _print_table(console, table)
+    if len(results.rows) > _RESULTS_SHOWN:
+        console.print(f"… and {len(results.rows) - _RESULTS_SHOWN:,} more trials.")
+    if fitted.left_out:
+        option = "" if output == Path("output") else f" -o {shlex.quote(str(output))}"
+        told = f"Left out to fit: {', '.join(fitted.left_out)}; `run table{option}` and the Examiner show all."
+        console.print(Text(told))
     picture = summary.plot_curves(with_metrics, output / "curves.png")
     if picture is not None:
         console.print(Text(f"\nCurves of {len(with_metrics)} trials: {picture}"), soft_wrap=True)
 
 
-def _cell(value: object) -> Text:
+def _columns(results: Results) -> list[Column]:
+    """The first rows, as text."""
+    names = [*results.parameters, *results.metrics]
+    values = list(zip(*results.rows[:_RESULTS_SHOWN], strict=True)) or [()] * len(names)
+    return [
+        Column(
+            printable(str(name)),
+            tuple(map(_cell, column)),
+            is_parameter=place < len(results.parameters),
+            is_text=not all(isinstance(value, int | float | None) for value in column),
+        )
+        for place, (name, column) in enumerate(zip(names, values, strict=True))
+    ]
+
+
+def _cell(value: object) -> str:
     if isinstance(value, float):
-        return Text(f"{value:.5g}")
-    return Text("" if value is None else printable(str(value)))
+        return f"{value:.5g}"
+    return "·" if value is None else printable(str(value))
+
+
+def _print_table(console: Console, columns: Sequence[tuple[Column, int]]) -> None:
+    width = screenfit.taken(size for _, size in columns)
+    view = Table(box=None, pad_edge=False, header_style="bold", width=width)
+    for column, size in columns:
+        view.add_column(Text(column.header), justify="right", vertical="bottom", overflow="fold", width=size)
+    for row in zip(*(column.cells for column, _ in columns), strict=True):
+        view.add_row(*map(Text, row))
+    console.print(view, crop=False)

@@ -46,6 +46,7 @@ PURE = (
     "halving",
     "stagger",
     "arrays",
+    "screenfit",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -89,6 +90,7 @@ LAYERS = (
         "scriptview",
         "changes",
         "notices",
+        "screenfit",
     },
     {"batches", "returns"},
     {"batchqueue", "batchverdicts"},

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +44,21 @@ def _rank(value: Any) -> tuple[int, Any, str]:
     return (2, 0, "") if value is None else (1, natural_key(str(value)), "")
 
 
-def results_table(dirs: Sequence[Path]) -> "pd.DataFrame":
-    """Return one row per trial, named by its directory: the parameters that vary, then the final values.
+@dataclass(frozen=True)
+class Results:
+    """One row per trial, named by its directory: the parameters that vary, then the final values; None: it has none.
 
     `seed` is the last of the parameters; the rows are sorted by the parameters from left to right.
-    Directories without a readable `param` are left out.
     """
-    import pandas as pd
 
+    trials: list[str]
+    parameters: list[Any]
+    metrics: list[str]
+    rows: list[list[Any]]
+
+
+def collect_results(dirs: Sequence[Path]) -> Results:
+    """Return what the trials came to; directories without a readable `param` are left out."""
     params = _params(dirs)
     names = parameter_names(list(params.values()), varying=True)
     names.sort(key=lambda name: name == "seed")
@@ -62,8 +70,20 @@ def results_table(dirs: Sequence[Path]) -> "pd.DataFrame":
     rows = [
         [*map(params[path].get, names), *map(value.get, metrics)] for path, value in zip(paths, values, strict=True)
     ]
-    index = pd.Index([path.name for path in paths], name="trial", dtype="object")
-    return pd.DataFrame(rows, columns=[*names, *metrics], index=index)
+    return Results([path.name for path in paths], names, metrics, rows)
+
+
+def results_table(dirs: Sequence[Path]) -> "pd.DataFrame":
+    """Return what the trials came to as a table; directories without a readable `param` are left out.
+
+    One row per trial, named by its directory: the parameters that vary, `seed` the last of them, then the final
+    values. The rows are sorted by the parameters from left to right.
+    """
+    import pandas as pd
+
+    results = collect_results(dirs)
+    index = pd.Index(results.trials, name="trial", dtype="object")
+    return pd.DataFrame(results.rows, columns=[*results.parameters, *results.metrics], index=index)
 
 
 def _curve(path: Path, param: dict[Any, Any], metric: str) -> "Curve | None":

@@ -1,12 +1,18 @@
-"""What came of a run, counted by stage."""
+"""What came of a run, counted by stage, and its results."""
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from rich.cells import cell_len
 from rich.console import Console
 
-from runner.closing import counts_by_stage, print_failures
+from runner import closing
+from runner.closing import counts_by_stage, print_failures, print_results
 from runner.events import Event, Kind
 from runner.model import Job, JobState, Trial
 from runner.progress import Progress
@@ -90,3 +96,76 @@ def test_what_many_failed_of_is_shown_once(capsys: pytest.CaptureFixture[str]) -
     ]
     assert lines.count("  no such partition") == 2
     assert "more that failed" not in "".join(lines)
+
+
+DATA = "/home/somebody/data/数据集/{}/tokens-of-the-training-split.bin"
+
+
+@pytest.fixture
+def trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
+    """Trials that a screen of 80 columns is too narrow for."""
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for number in range(8):
+        params: dict[str, Any] = {"data": DATA.format("大小"[number // 4]), "lr": [0.1, 0.01][number // 2 % 2]}
+        params |= {"seed": number % 2, "warmup": [100, 1000][number // 2 % 2], "schedule": "cosine"}
+        params |= {"weight_decay": None if number < 4 else 0.5, "gradient_accumulation_steps": 1 + number // 4}
+        directory = Path(f"results/T_{number}")
+        directory.mkdir(parents=True)
+        (directory / "param").write_text(yaml.safe_dump(params, allow_unicode=True))
+        (directory / "metrics.csv").write_text(f"step,lr,loss,val_loss\n1,0.1,{2 + number / 10},{number + 1 / 3!r}\n")
+        found.append(Trial(number, f"id{number}", directory.name, str(directory), str(directory), ("train",)))
+    return found
+
+
+def printed_results(trials: list[Trial], width: int, is_terminal: bool = True) -> list[str]:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=is_terminal, color_system=None, highlight=False)
+    print_results(console, trials, Path("results"))
+    return file.getvalue().strip().splitlines()
+
+
+METRICS = [f"{2 + number / 10:.5g} {number + 1 / 3:.5g}" for number in (2, 3, 0, 1, 6, 7, 4, 5)]
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_a_narrow_terminal_shows_all_metrics(trials: list[Trial], width: int) -> None:
+    lines = printed_results(trials, width)
+    assert max(map(cell_len, lines)) <= width
+    start = next(place for place, line in enumerate(lines) if line.endswith("val_loss"))
+    assert lines[start].split()[-2:] == ["loss", "val_loss"]
+    assert [" ".join(line.split()[-2:]) for line in lines[start + 1 : start + 9]] == METRICS
+
+
+def test_texts_are_shortened_before_parameters_are_left_out(trials: list[Trial]) -> None:
+    narrow, narrower = printed_results(trials, 80), printed_results(trials, 60)
+    assert not any("Left out" in line for line in narrow)
+    assert narrow[2].split() == ["…ta/数据集/大…", "1", "0.01", "1000", "·", "0", "2.2", "2.3333"]
+    assert narrower[1].split() == ["…omebody/data/数据集/大…", "0.01", "1000", "0", "2.2", "2.3333"]
+    assert " ".join(" ".join(narrower[9:11]).split()) == (
+        "Left out to fit: gradient_accumulation_steps, weight_decay; `run table -o results` and the Examiner show all."
+    )
+
+
+@pytest.mark.parametrize(("width", "is_terminal"), [(200, True), (80, False)])
+def test_on_a_wide_terminal_and_in_a_file_the_table_is_whole(
+    trials: list[Trial], width: int, is_terminal: bool
+) -> None:
+    header, *lines = printed_results(trials, width, is_terminal)
+    assert header.split() == [
+        "data", "gradient_accumulation_steps", "lr", "warmup", "weight_decay", "seed", "loss", "val_loss"
+    ]  # fmt: skip
+    assert lines[0].split()[0] == DATA.format("大")
+    assert [" ".join(line.split()[-2:]) for line in lines[:8]] == METRICS
+    assert not any("Left out" in line for line in lines)
+
+
+def test_of_many_trials_the_first_are_shown(trials: list[Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "_RESULTS_SHOWN", 3)
+    assert printed_results(trials, 200)[4] == "… and 5 more trials."
+
+
+def test_results_without_any_column_are_no_table(trials: list[Trial]) -> None:
+    Path(trials[0].output, "metrics.csv").write_text("step,lr\n1,0.1\n")
+    assert printed_results(trials[:1], 80) == []
+    assert printed_results([], 80) == []
