@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import batchdesk, batches, batchfile, batchnews, claims, daemon, plans, records
+from runner import batchdesk, batches, batchfile, batchnews, batchreturns, claims, daemon, plans, records
 from runner.batchfile import Intent
 from runner.commands import Commands
 from runner.daemon import Daemon
@@ -305,7 +305,7 @@ class Site:
 def sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site; for a fixture. Its clock goes on only when it is told to."""
     clock = Clock()
-    for module in (daemon, batches, batchdesk, batchnews):
+    for module in (daemon, batches, batchdesk, batchnews, batchreturns):
         monkeypatch.setattr(module, "boot_seconds", clock)
     monkeypatch.setattr(batchdesk, "Errands", HeldErrands)
     monkeypatch.setattr(HeldErrands, "is_held", False)

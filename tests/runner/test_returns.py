@@ -82,6 +82,6 @@ def test_a_trial_whose_stages_are_all_at_their_end_is_refused_in_silence(site: S
     site.look()
     trial = site.trial("T_0")
     told = len(site.events)
-    site.daemon._batches._owner.refused(trial, "too late")
+    site.daemon._batches._returns._owner.refused(trial, "too late")
     assert site.states() == {"a": "finished"}
     assert len(site.events) == told
