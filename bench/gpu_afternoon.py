@@ -1,7 +1,7 @@
 """An afternoon on eight fake GPUs: two daemons, strangers that come and go, a GPU lost and found, packing on.
 
-    python bench/gpu_afternoon.py [--jobs 500] [--seconds 10] [--per-gpu auto]
-    python bench/gpu_afternoon.py --gaps 300        # from the end of an attempt to the next start on its slot
+    python -m bench.gpu_afternoon [--jobs 500] [--seconds 10] [--per-gpu auto]
+    python -m bench.gpu_afternoon --gaps 300        # from the end of an attempt to the next start on its slot
 
 The driver is the fake library of tests/fakenvml (gcc is needed) under the real pynvml; the jobs are shells that say
 what memory they use and sleep, twice as long at most as `--seconds` in the mean. Printed: the makespan beside its lower

@@ -1,6 +1,6 @@
 """The closed loop of examples/mpl.yaml over three seeds: train, fit, predict, derive a schedule, train that.
 
-    python bench/mpl_closed_loop.py [--out output/mpl_loop] [--steps 3000] [--seeds 3] [--jobs 2]
+    python -m bench.mpl_closed_loop [--out output/mpl_loop] [--steps 3000] [--seeds 3] [--jobs 2]
 
 Runs that exist are kept. Prints the report: predicted against measured, and the new schedule beside the usual ones.
 """
