@@ -54,7 +54,7 @@ def make_parser() -> Parser:
     command.add_argument("--law", default=DEFAULT_LAW, help=f"{', '.join(LAWS)} (default: {DEFAULT_LAW})")
     command.add_argument("--prior", default="auto", help="width of the shape prior: auto, none, or a number")
     command.add_argument("--delta", type=float, default=DELTA, help=f"Huber threshold of log residuals ({DELTA})")
-    command.add_argument("--starts", type=int, default=0, help="random starts beside the three that are always tried")
+    command.add_argument("--starts", type=int, default=0, help="random starts beside those that are always tried")
     _outputs(command, required=True)
 
     command = _command(commands, "predict", run_predict, "predict the curve of a schedule")

@@ -17,7 +17,7 @@ from mpl.errors import MplError
 from mpl.laws import LAWS, Law, law_of, to_logs
 from mpl.metrics import Metrics
 from mpl.prior import choose_width, scores, shape_prior
-from mpl.problem import DELTA, Problem, after_warmup, check_converged, random_starts, solve
+from mpl.problem import DELTA, Problem, after_warmup, at_limits, check_converged, random_starts, solve
 from mpl.solve import huber
 from mpl.terms import Changes, Ints
 from train.schedules import Array
@@ -176,7 +176,7 @@ def fit(
 
     `shape_prior_width` is the standard deviation of the prior on the logs of the law's shape parameters: "auto"
     chooses it from these curves (see mpl.prior), None is the bare optimum. `delta` is where the Huber loss of log
-    residuals turns linear. `starts` random starts, from `seed`, join the three that are always tried.
+    residuals turns linear. `starts` random starts, from `seed`, join those that are always tried.
     """
     chosen, problem = law_of(law), make_problem(law, curves, delta)
     if starts < 0:
@@ -197,7 +197,7 @@ def fit(
         log_parameters=end.parameters,
         objective=huber(problem.log_loss - np.log(loss), delta),
         success=end.success,
-        message=end.message,
+        message=", ".join((end.message, *at_limits(chosen, end.parameters))),
         evaluations=end.evaluations,
         starts=tuple(objectives),
         shape_prior=width,

@@ -72,6 +72,12 @@ def test_a_parameter_at_its_limit_does_not_stop_the_others() -> None:
     assert descend(law, problem, nothing, start).objective <= fit(curves, "mpl_gamma0", None).objective * (1 + 1e-3)
 
 
+def test_a_parameter_at_its_limit_is_told() -> None:
+    found = fit(three("mpl_gamma0", TRUE["mpl_gamma0"]), "mpl", None, error_bars=False)
+    assert found.parameters["gamma"] == pytest.approx(1e-3)
+    assert found.message == "the objective falls no further, gamma is at its limit of 0.001"
+
+
 def test_a_stronger_prior_holds_the_shape() -> None:
     curves = three("mpl", (*TRUE["mpl"][:5], 2.0, 0.2), noise=1e-3)
     beta = [fit(curves, "mpl", width, error_bars=False).parameters["beta"] for width in (None, 0.1, 0.01)]
