@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import batchfile, client, lock, plans, records, rounds, submitjob
+from runner import batchfile, client, lock, needs, plans, records, rounds, submitjob
 from runner.errors import BusyError
 from runner.gather import PREFIXES
 from runner.model import JobState
@@ -15,7 +15,10 @@ from runner.plan import Journal
 from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from runner.lock import Holder
+    from runner.model import Trial
     from runner.protocol import Message
 
 EARLIER = "earlier"  # the word for trials that the newest plan does not have
@@ -48,6 +51,7 @@ class Overview:
     paused: list[str] | None = field(default_factory=list)
     is_stopping: bool = False
     searches: list[rounds.Standing] = field(default_factory=list)
+    blocked: dict[str, str] = field(default_factory=dict)  # why, of what cannot run as things are, without a daemon
 
     def add(self, sweep: str, stage: str, state: str, count: int = 1) -> None:
         """Counts jobs."""
@@ -122,16 +126,28 @@ def _from_records(output: Path, holder: Holder | None) -> Overview:
     planned = {trial.key: trial for plan in found for trial in plan.trials}
     for plan in found:
         plan.close()
-    away = batchfile.keys(output)
+    states = _states(planned, batchfile.keys(output), is_served=holder is not None)
+    result.blocked = needs.blocked(planned.values(), {key: known.values() for key, known in states.items()})
     for trial in planned.values():
-        stat = _stat(trial.directory, is_served=holder is not None or trial.key in away)
-        waits = JobState.SUBMITTED if trial.key in away else JobState.PENDING
-        states = {stage: stat.get(stage, waits).value for stage in trial.stages}
-        _add(result, TrialView(trial.index, trial.name, trial.directory, trial.sweep, states))
+        known = states[trial.key]
+        if trial.key in result.blocked:
+            known = {stage: JobState.BLOCKED if state is JobState.PENDING else state for stage, state in known.items()}
+        values = {stage: state.value for stage, state in known.items()}
+        _add(result, TrialView(trial.index, trial.name, trial.directory, trial.sweep, values))
     for name, path in _others(output, {trial.name for trial in result.trials}):
-        states = {stage: state.value for stage, state in _stat(str(path)).items()}
-        _add(result, TrialView(len(result.trials), name, str(path), EARLIER, states))
+        values = {stage: state.value for stage, state in _stat(str(path)).items()}
+        _add(result, TrialView(len(result.trials), name, str(path), EARLIER, values))
     return result
+
+
+def _states(planned: Mapping[str, Trial], away: Collection[str], is_served: bool) -> dict[str, dict[str, JobState]]:
+    """The state of each stage of each trial; what is `away` is in the tasks of a batch system."""
+    found = {}
+    for key, trial in planned.items():
+        stat = _stat(trial.directory, is_served or key in away)
+        waits = JobState.SUBMITTED if key in away else JobState.PENDING
+        found[key] = {stage: stat.get(stage, waits) for stage in trial.stages}
+    return found
 
 
 def _others(output: Path, listed: set[str]) -> list[tuple[str, Path]]:

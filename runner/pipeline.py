@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runner import gather, inputs, records
+from runner import inputs, needs, records
 from runner.errors import RunnerError
 from runner.events import Event, Kind
 from runner.ledger import make_directory
@@ -21,23 +21,12 @@ from runner.units import TRIALS_FILE
 from runner.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from runner.model import Needs, Trial
     from runner.plans import Plan
     from runner.scheduler import Scheduler
     from runner.submission import Origin
-
-
-_TOLD = {
-    JobState.PENDING: "has not run",
-    JobState.RUNNING: "still runs",
-    JobState.FAILED: "failed",
-    JobState.TIMEOUT: "took too long",
-    JobState.CANCELED: "was canceled",
-    JobState.INTERRUPTED: "was interrupted",
-    JobState.BLOCKED: "is blocked",
-}
 
 
 class Origins(Protocol):
@@ -229,7 +218,7 @@ class Pipeline:
             return
         assert trial.needs is not None
         try:
-            problem = self._problem(trial.needs)
+            problem = needs.problem(trial.needs, self._states)
             if problem is None:
                 self._inputs[trial.key] = self._look(trial.needs, self._plan(trial).header.cwd)
                 self._origins.release(trial, self._inputs[trial.key])
@@ -242,24 +231,9 @@ class Pipeline:
         if self._is_at_end(trial.key):
             self._ready.extend(self._waits.end(trial.key))
 
-    def _problem(self, needs: Needs) -> str | None:
-        """Why a trial cannot run, though nothing is left to wait for."""
-        missing = [key for key in needs.after if not self._is_complete(key)]
-        if missing:
-            return f"{missing[0]} {self._told(missing[0])}"
-        complete = self._complete(needs)
-        if len(complete) >= needs.need:
-            return None
-        done = {trial.key for trial in complete}
-        others = [f"{key} {self._told(key)}" for key in needs.members if key not in done]
-        return gather.sentence(len(complete), needs.need, len(needs.members), others)
-
-    def _told(self, key: str) -> str:
+    def _states(self, key: str) -> Collection[JobState] | None:
         trial = self._scheduler.trial(key)
-        if trial is None:
-            return "is no longer asked for"
-        bad = [state for state in self._scheduler.states(trial).values() if state is not JobState.COMPLETED]
-        return _TOLD.get(bad[0], f"is {bad[0].value}") if bad else "is complete"
+        return None if trial is None else self._scheduler.states(trial).values()
 
     def _block(self, trial: Trial, problem: str) -> None:
         self._scheduler.add(trial, dict.fromkeys(trial.stages, JobState.BLOCKED), self._origins.origin(trial).terms)

@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         _print_running(console, view)
         _print_places(console, view)
         _print_failures(console, view.failed)
+        _print_blocked(console, view)
     return EXIT_OK
 
 
@@ -79,6 +80,7 @@ def _as_json(view: Overview, names: Sequence[str]) -> dict[str, object]:
             for sweep, stages in view.counts.items()
         ],
         "searches": [asdict(item) for item in view.searches],
+        "blocked": view.blocked,
         "trials": [
             {
                 "number": trial.index + 1,
@@ -177,6 +179,14 @@ def _print_failures(console: Console, failed: Sequence[TrialView]) -> None:
             console.print(Text(f"  {printable(failure.line) or '(its log is empty)'}"), soft_wrap=True)
     if len(failed) > _FAILURES_SHOWN:
         console.print(f"\n… and {len(failed) - _FAILURES_SHOWN:,} more trials that failed.")
+
+
+def _print_blocked(console: Console, view: Overview) -> None:
+    for name, why in list(view.blocked.items())[:_FAILURES_SHOWN]:
+        console.print(Text(f"\nBlocked: {printable(name)}", style="red"), soft_wrap=True)
+        console.print(Text(f"  {printable(why)}"), soft_wrap=True)
+    if len(view.blocked) > _FAILURES_SHOWN:
+        console.print(f"\n… and {len(view.blocked) - _FAILURES_SHOWN:,} more that are blocked.")
 
 
 def _print_trials(console: Console, trials: Sequence[TrialView]) -> None:

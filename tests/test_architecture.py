@@ -18,6 +18,7 @@ PURE = (
     "naming",
     "grid",
     "gather",
+    "needs",
     "waits",
     "model",
     "options",
@@ -153,7 +154,7 @@ LAYERS = (
     {"slots"},
     {"eligibility", "pools", "learning", "memory", "busy", "line", "stagger"},
     {"entry"},
-    {"arrays"},
+    {"arrays", "needs"},
     {"gather", "waits", "halving"},
     {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
 )

@@ -142,6 +142,10 @@ def test_too_few_complete_trials_block_the_gather_and_what_reads_it_until_they_a
     assert f"BLOCK     law: 5/5, {sentence}, output/gather.law/all" in said.out
     assert "gather.law/all is blocked, output/Size_tiny-N_0-Law_law_sum" in said.out
     assert not (project.output / "gather.law").exists()
+    shown = project.run("status").stdout  # without a daemon
+    assert f"Blocked: gather.law/all\n  {sentence}" in shown
+    assert "Blocked: Size_tiny-N_0-Law_law_sum\n  gather.law/all is blocked" in shown
+    assert json.loads(project.run("status", "--json").stdout)["blocked"]["gather.law/all"] == sentence
     (project.path / "fail.2").unlink()
     assert typed().started() == ["law all", "train Size_tiny-N_0-Law_law_sum", "train Size_tiny-N_2"]
 
