@@ -11,7 +11,7 @@ left out of the fit, and at least 2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,11 +54,12 @@ class Bars:
     """The relative error for each factor e of the area beyond that."""
 
     @staticmethod
-    def of(law: Law, problem: Problem, parameters: Array, rivals: Mapping[str, Array], factor: float = 1.0) -> Bars:
+    def of(law: Law, problem: Problem, parameters: Array, rivals: Mapping[str, Array], growth: float) -> Bars:
+        """Return the bars of a fit to some curves, with the factor 1."""
         residual = problem.log_loss - np.log(problem.loss(law, parameters))
         scale = float(np.sqrt((residual**2).mean()))
         spread = covariance(law, parameters, problem, scale)
-        return Bars(spread, scale, rivals, factor, float(problem.terms.area.max()), growth(law, parameters, problem))
+        return Bars(spread, scale, rivals, 1.0, float(problem.terms.area.max()), growth)
 
     def relative(self, law: Law, parameters: Array, terms: Terms) -> Array:
         """Return the half-width of the bars, in parts of the loss, at each point: [n]."""
@@ -83,7 +84,7 @@ def covariance(law: Law, parameters: Array, problem: Problem, residual: float) -
     return (inverse + inverse.T) / 2
 
 
-def growth(law: Law, parameters: Array, problem: Problem) -> float:
+def growth_of(law: Law, parameters: Array, problem: Problem) -> float:
     """Return how fast errors grow, in parts of the loss for each factor e of the LR area, beyond what was fitted.
 
     Found by fitting the power law to the first parts of the same curves, with the response as it is.
@@ -111,24 +112,21 @@ def calibrate(law: Law, problem: Problem, width: float | None, parameters: Array
             end = solve(rival, problem, shape_prior(rival, width))[0]
             if np.isfinite(end.objective):
                 rivals[name] = end.parameters
-    ratios = [
-        _ratios(law, fitted, left, width, parameters, rivals)
-        for fitted, left in folds(law, problem.thinned(SCORE_POINTS))
-    ]
-    factor = max(LEAST_FACTOR, float(np.quantile(np.concatenate(ratios), COVER)))
-    return Bars.of(law, problem, parameters, rivals, factor)
+    bars = Bars.of(law, problem, parameters, rivals, growth_of(law, parameters, problem))
+    pairs = folds(law, problem.thinned(SCORE_POINTS))
+    ratios = [_ratios(law, fitted, left, width, bars, parameters) for fitted, left in pairs]
+    return replace(bars, factor=max(LEAST_FACTOR, float(np.quantile(np.concatenate(ratios), COVER))))
 
 
-def _ratios(
-    law: Law, fitted: Problem, left: Problem, width: float | None, start: Array, rivals: Mapping[str, Array]
-) -> Array:
-    """Return the errors at what was left out, in parts of the bars' half-width with factor 1."""
+def _ratios(law: Law, fitted: Problem, left: Problem, width: float | None, whole: Bars, start: Array) -> Array:
+    """Return the errors at what was left out, in parts of the bars with factor 1; `whole` are those of all curves."""
 
     def refit(one: Law, logs: Array) -> Array:
         return descend(one, fitted, shape_prior(one, width), logs, FOLD_TOLERANCE).parameters
 
     end = refit(law, start)
-    bars = Bars.of(law, fitted, end, {name: refit(LAWS[name], logs) for name, logs in rivals.items()})
+    rivals = {name: refit(LAWS[name], logs) for name, logs in whole.rivals.items()}
+    bars = Bars.of(law, fitted, end, rivals, whole.growth)
     error = np.abs(left.log_loss - np.log(left.loss(law, end)))
     ratios: Array = error / (left.spread @ bars.relative(law, end, left.terms))
     return ratios
