@@ -7,10 +7,11 @@ Everything is counted for each card alone: an attempt never gets memory that lie
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import median
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ _MIN_MARGIN_MIB = 256  # contexts of libraries that are loaded late
 _AFTER_OOM = Fraction(5, 4)
 # The driver keeps some for itself, and allocators need a little room.
 _USABLE = Fraction(19, 20)
-# Packing one more must bring this much, or the noise of the measurement decides.
-_GAIN = 1.02
+# Packing one more is slower where the sum is less by more than this part, and chance explains it with less than that.
+_LOSS, _DOUBT = 0.02, 0.001
+_MIN_FREEDOM = 2  # samples beyond one for each level
 _NO_LEVEL = sys.maxsize
 # The beginnings of what an attempt needs: the rest is counted from its start, and may come with the last evaluation.
 _APPEARED = Fraction(1, 10)
@@ -65,21 +67,35 @@ def estimate(samples: Sequence[Sample]) -> Estimate | None:
 
 
 def best_level(samples: Sequence[Sample]) -> int | None:
-    """How many of a class at most run on one card; None while more together were not yet seen to be slower.
+    """How many of a class at most run on one card; None while more together were not surely seen to be slower.
 
-    The sum of their rates decides, not the rate of each.
+    The sum of their rates decides, not the rate of each: that of a level is compared with that of the best one below
+    it by a t-test of the logs, with the spread within all levels. Trials of a class may be of unequal length, and the
+    short ones end first: what one or two of them show is no evidence.
     """
-    rates: dict[int, list[float]] = {}
+    logs: dict[int, list[float]] = {}
     for sample in samples:
-        if sample.rate is not None:
-            rates.setdefault(sample.level, []).append(sample.rate)
-    best, best_sum = 0, 0.0
-    for level in sorted(rates):
-        together = level * median(rates[level])
-        if together < best_sum * _GAIN:
+        if sample.rate:
+            logs.setdefault(sample.level, []).append(math.log(sample.rate))
+    means = {level: fmean(values) for level, values in logs.items()}
+    freedom = sum(map(len, logs.values())) - len(logs)
+    if freedom < _MIN_FREEDOM:
+        return None
+    squares = sum((value - means[level]) ** 2 for level, values in logs.items() for value in values)
+    best = min(logs)
+    for level in sorted(logs):
+        error = math.sqrt(squares / freedom * (1 / len(logs[best]) + 1 / len(logs[level])))
+        loss = math.log(best) + means[best] - math.log(level) - means[level]
+        if loss > max(_LOSS, _quantile(freedom) * error):
             return best
-        best, best_sum = level, together
+        best = level if loss < 0 else best
     return None
+
+
+def _quantile(freedom: int) -> float:
+    """About that of Student's t for _DOUBT (Abramowitz and Stegun, 26.7.5)."""
+    z = NormalDist().inv_cdf(1 - _DOUBT)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -74,22 +75,39 @@ def test_running_out_of_memory_beside_others_raises_the_estimate() -> None:
     assert alone.mib < once.mib < twice.mib
 
 
+def rated(level: int, *rates: float) -> list[Sample]:
+    return [Sample(5_000, level, rate=rate) for rate in rates]
+
+
 def test_what_is_slower_together_goes_back() -> None:
-    assert best_level([Sample(1, 1, rate=10.0), Sample(1, 2, rate=4.9)]) == 1
-    assert best_level([Sample(1, 1, rate=10.0), Sample(1, 2, rate=8.0), Sample(1, 3, rate=5.0)]) == 2
-    samples = [Sample(5_000, 1, rate=10.0), Sample(5_000, 2, rate=4.0)]
-    assert estimate(samples) == Estimate(5_500, max_level=1)
+    assert best_level([*rated(1, 10.0), *rated(2, 4.0, 4.1, 4.05)]) == 1
+    assert best_level([*rated(1, 10.0), *rated(2, 8.0, 8.1), *rated(3, 4.0, 4.1)]) == 2
+    assert estimate([*rated(1, 10.0), *rated(2, 4.0, 4.1, 4.05)]) == Estimate(5_500, max_level=1)
 
 
 def test_what_is_faster_together_may_go_further() -> None:
-    assert best_level([Sample(1, 1, rate=10.0), Sample(1, 2, rate=9.0), Sample(1, 3, rate=7.0)]) is None
-    assert best_level([Sample(1, 2, rate=1.0)]) is None
+    assert best_level([*rated(1, 10.0), *rated(2, 9.0, 9.1), *rated(3, 7.0, 7.2)]) is None
+    assert best_level(rated(2, 1.0)) is None
     assert best_level([Sample(1, 1), Sample(1, 2)]) is None
 
 
+def test_what_is_as_fast_together_stays() -> None:
+    assert best_level([*rated(1, 10.0, 10.1, 9.9), *rated(2, 5.0, 4.95, 5.05)]) is None
+
+
 def test_one_odd_measurement_does_not_decide() -> None:
-    rates = [9.0, 8.8, 0.1]
-    assert best_level([Sample(1, 1, rate=10.0), *(Sample(1, 2, rate=rate) for rate in rates)]) is None
+    assert best_level([*rated(1, 10.0), *rated(2, 9.0, 8.8, 0.1)]) is None
+    assert best_level([*rated(1, 10.0), *rated(2, 2.0)]) is None
+
+
+def test_trials_of_unequal_length_are_not_taken_for_slower_ones() -> None:
+    wrong = 0
+    for seed in range(200):
+        draw = random.Random(seed)
+        first, later = sorted(draw.uniform(0.5, 1.5) for _ in range(8))[:3], [draw.uniform(0.5, 1.5) for _ in range(60)]
+        samples = [*rated(1, *(1 / length for length in first)), *rated(4, *(1 / length for length in later))]
+        wrong += any(best_level(samples[:count]) for count in range(len(samples) + 1))
+    assert wrong <= 2
 
 
 # --- what starts where ---
