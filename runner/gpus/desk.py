@@ -61,6 +61,7 @@ class Seen:
     most: int  # and one of so many at most
     card_mib: int | None  # the memory of its smallest card
     cards_mib: list[int | None]  # that of all cards of the machine
+    is_adopted: bool = False  # it began before anybody who is here now looked
 
     @property
     def peak_mib(self) -> int | None:
@@ -141,8 +142,10 @@ class GpuDesk:
         self, native_id: int, shares: Mapping[str, Fraction], expected_mib: int | None, lease: Lease | None
     ) -> None:
         """Watches an attempt from its start on, or, without a lease of ours, one that is adopted."""
-        if self._wish is None or self._snapshot is None:
+        if self._wish is None:
             return
+        if self._snapshot is None:  # a daemon that has just started adopts before its first look
+            self._snapshot = self._nvml.snapshot()
         if lease is not None:
             lease.name_root(native_id)
         uuids = tuple(uuid for card in shares for uuid in card.split(","))
@@ -162,7 +165,8 @@ class GpuDesk:
         own = [sizes.get(uuid) for uuid in attempt.uuids]
         known = [size for size in own if size is not None]
         smallest_mib = min(known) if known else None
-        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, list(sizes.values()))
+        is_adopted = attempt.lease is None
+        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, list(sizes.values()), is_adopted)
 
     def places(self) -> list[GpuPlace]:
         """Every GPU that is meant, in the state of the last look."""
@@ -203,6 +207,8 @@ class GpuDesk:
 def sample_of(seen: Seen, was_oom: bool, seconds: float | None) -> Sample | None:
     """What an attempt teaches; None where too little was seen. `seconds`: how long it took, when it came to its end."""
     if seen.peak_mib is None or (seen.usage.is_whole_device and seen.level > 1):
+        return None
+    if seen.is_adopted and not was_oom:  # it may have needed more before
         return None
     return Sample(seen.peak_mib, seen.level, was_oom, 1 / seconds if seconds else None, seen.card_mib)
 

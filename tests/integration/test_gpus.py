@@ -193,6 +193,29 @@ def test_two_daemons_never_have_the_same_gpu_and_a_killed_one_loses_none(
     assert len((project.path / "ledger").read_text().split()) == 8
 
 
+def test_a_new_daemon_goes_on_watching_what_it_finds_running(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    fake = machine(FakeGpu(0), FakeGpu(1))
+    text = f"template:\n  a: {USES} 700 for-ever & {WAITS}\nstage: {{per_gpu: 4}}\n---\nn: {{_range: [0, %d]}}\n"
+    project.write(text % 1)
+    assert project.run("--detach").returncode == 0
+    until(lambda: bool(project.attempts("N_0", "process")) and "ready" in project.log("N_0", "a"), dict)
+    (daemon,) = project.daemons()
+    daemon.kill()
+    psutil.wait_procs([daemon])
+    project.write(text % 8)
+    assert project.run("--detach").returncode == 0
+    # Its lease counts once: all the other shares are given out.
+    until(lambda: len(project.trials()) == 8, project.trials)
+    fake.fail("*", uuid(0), pynvml.NVML_ERROR_GPU_IS_LOST)
+    until(lambda: bool(ends(project, "N_0")), dict)
+    (end,) = ends(project, "N_0")
+    assert (end["state"], end["peak_vram_mib"]) == ("interrupted", 700)
+    (project.path / "go").touch()
+    assert project.run("wait").returncode == 0
+
+
 def test_listed_gpus_without_a_driver_are_taken_unchecked(project: Project, tmp_path: Path) -> None:
     project.environment["LD_LIBRARY_PATH"] = os.fspath(tmp_path)
     project.write("template:\n  a: echo $CUDA_VISIBLE_DEVICES\nresource: [3, 5]\n---\nn: [0, 1]\n")

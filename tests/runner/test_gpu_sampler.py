@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.gpus.desk import Seen, sample_of
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Process, Sampler, Usage, process_table, tree
 from tests.fakenvml.driver import NOT_SUPPORTED, PROGRAM, FakeGpu, FakeNvml, uuid
@@ -107,3 +108,10 @@ def test_where_processes_cannot_be_told_apart_the_growth_of_the_gpu_counts(
     fake.show()
     usage = sampler.sample(nvml.snapshot(), process_table())
     assert (usage.vram_mib, usage.is_whole_device) == ({uuid(0): 2_000}, True)
+
+
+def test_an_adopted_attempt_teaches_nothing_but_that_its_memory_was_too_small() -> None:
+    seen = Seen(Usage({uuid(0): 2_000}), 1, 1, 24_576, [24_576], is_adopted=True)
+    assert sample_of(seen, was_oom=False, seconds=3.0) is None
+    oom = sample_of(seen, was_oom=True, seconds=None)
+    assert oom is not None and oom.was_oom
