@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pydantic import PositiveFloat, PositiveInt, StrictBool, TypeAdapter
+
 from runner.appendfile import append_line, whole_lines
 from runner.devices import allowed
 from runner.eligibility import Patience, judge, remember
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5  # between two looks while something waits for a GPU
 IDLE_LOOK_S = 1.0  # and while attempts only run
+
+# The kind, and what `Sample` holds.
+_LINE = TypeAdapter(tuple[str, PositiveInt, PositiveInt, StrictBool, PositiveFloat | None, PositiveInt | None])
 
 
 @dataclass
@@ -223,8 +228,8 @@ class SampleFile:
         """Each kind with a sample, in the order of their ends; what cannot be read is left out."""
         for line in whole_lines(self._path):
             try:
-                kind, peak_mib, level, was_oom, rate, card_mib = json.loads(line)
-            except ValueError:  # of another version
+                kind, peak_mib, level, was_oom, rate, card_mib = _LINE.validate_json(line)
+            except ValueError:  # of another version, or damaged
                 continue
             yield kind, Sample(peak_mib, level, was_oom, rate, card_mib)
 

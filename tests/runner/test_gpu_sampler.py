@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.gpus.desk import Seen, sample_of
+from runner.gpus.desk import SampleFile, Seen, sample_of
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Process, Sampler, Usage, process_table, tree
+from runner.packing import Sample
 from tests.fakenvml.driver import NOT_SUPPORTED, PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # As an attempt's shell: in its own session, with a child that allocates, one that left for a session of its own, and
 # one that holds 64 MiB of host memory.
@@ -114,4 +116,20 @@ def test_an_adopted_attempt_teaches_nothing_but_that_its_memory_was_too_small() 
     seen = Seen(Usage({uuid(0): 2_000}), 1, 1, 24_576, [24_576], is_adopted=True)
     assert sample_of(seen, was_oom=False, seconds=3.0) is None
     oom = sample_of(seen, was_oom=True, seconds=None)
-    assert oom is not None and oom.was_oom
+    assert oom is not None
+    assert oom.was_oom
+
+
+def test_what_is_damaged_among_the_samples_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "vram.jsonl"
+    path.write_bytes(
+        b'5\nnull\nNaN\n{"a": 1}\n["a", "x", 1, false, 1.0, 5]\n["a", NaN, 1, false, NaN, 9]\n'
+        b'[["a"], 9, 1, false, 1, 9]\n["a", null, 1, false, 1, 9]\n["a", -5, 0, false, -1, 0]\n\xff\n["a", 1]\n'
+    )
+    samples = SampleFile(path)
+    samples.add("a", Sample(700, 2, was_oom=True))
+    samples.add("b", Sample(900, 1, rate=0.5, card_mib=24_576))
+    assert list(samples.read()) == [
+        ("a", Sample(700, 2, was_oom=True)),
+        ("b", Sample(900, 1, rate=0.5, card_mib=24_576)),
+    ]
