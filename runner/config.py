@@ -45,6 +45,7 @@ class Config:
     notify: NotifySpec | None
     takes_snapshot: bool = False
     gathers: Mapping[str, Gather] = field(default_factory=dict)
+    resource_said: str = "resource"  # where that stands
     is_part: bool = False  # only some sweeps or stages were asked for: no gather runs
 
     @property
@@ -98,6 +99,7 @@ def load(path: Path, text: str | None = None, executor: str | None = None) -> Co
         templates=templates,
         settings=settings,
         resource=header.resource,
+        resource_said=str(documents[0].place(("resource",))),
         sweeps=sweeps,
         warnings=[warning for document in documents for warning in document.warnings],
         options=options | searchfile.options(sweeps),

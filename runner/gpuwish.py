@@ -65,6 +65,18 @@ def unknown(wish: GpuWish, devices: Sequence[Device]) -> str | None:
     return next((item for item in items if not any(matches(item, device) for device in seen)), None)
 
 
+def shared(wish: GpuWish, devices: Sequence[Device]) -> str | None:
+    """The first item of a list whose GPU stands in another group too, or twice in one: these could not be together."""
+    taken: set[str] = set()
+    for group in dict.fromkeys(wish.groups or ()):
+        for item in group.split(","):
+            meant = {device.uuid for device in devices if matches(item, device)} or {item}
+            if meant & taken:
+                return item
+            taken |= meant
+    return None
+
+
 def cards(
     wish: GpuWish,
     snapshot: Snapshot,
@@ -74,36 +86,36 @@ def cards(
 ) -> list[Card]:
     """The cards on which something may start now; `foreign` are the leases of others, by UUID."""
     found = []
-    for parts, members in _members(wish, snapshot):
-        if not all(verdicts[device.uuid].is_open for device in members):
+    for parts, together in members(wish, snapshot.usable()):
+        if not all(verdicts[device.uuid].is_open for device in together):
             continue
-        claims = [claim for device in members for claim in foreign.get(device.uuid, ())]
+        claims = [claim for device in together for claim in foreign.get(device.uuid, ())]
         found.append(
             Card(
-                uuid=",".join(device.uuid for device in members),
-                total_mib=_least([device.total_mib for device in members]),
+                uuid=",".join(device.uuid for device in together),
+                total_mib=_least([device.total_mib for device in together]),
                 running=tuple(Running(claim.share) for claim in claims),
-                is_settling=any(device.uuid in settling for device in members),
-                label=",".join(device.index for device in members),
-                visible=",".join(device.uuid for device in members),
+                is_settling=any(device.uuid in settling for device in together),
+                label=",".join(device.index for device in together),
+                visible=",".join(device.uuid for device in together),
                 parts=parts,
             )
         )
     return found
 
 
-def _members(wish: GpuWish, snapshot: Snapshot) -> list[tuple[int, list[Device]]]:
-    usable = snapshot.usable()
+def members(wish: GpuWish, devices: Sequence[Device]) -> list[tuple[int, list[Device]]]:
+    """The devices that are given together, each time with how many attempts the user wants there."""
     if wish.groups is None:
-        return [(1, [device]) for device in usable]
+        return [(1, [device]) for device in devices]
     found: list[tuple[int, list[Device]]] = []
     for group, parts in Counter(wish.groups).items():
         items = group.split(",")
-        meant = [[device for device in usable if matches(item, device)] for item in items]
+        meant = [[device for device in devices if matches(item, device)] for item in items]
         if len(items) == 1:  # a GPU in MIG mode means each of its instances
             found += [(parts, [device]) for device in meant[0]]
         elif all(meant):
-            found.append((parts, [devices[0] for devices in meant]))
+            found.append((parts, [instances[0] for instances in meant]))
     return found
 
 

@@ -39,9 +39,10 @@ RESOURCES = (
 
 
 def _resource_item(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+    parts = [part.strip() for part in str(value).split(",")]
+    if isinstance(value, bool) or not isinstance(value, int | str) or not all(parts):
         raise ValueError('must be a GPU index (0) or several for one trial ("0,1")')
-    return str(value)
+    return ",".join(parts)
 
 
 def _cause(value: Any) -> Any:

@@ -112,7 +112,7 @@ def read(options: argparse.Namespace) -> Request:
     chosen = trials.select(_load(options), options.title, getattr(options, "command", None))
     words = getattr(options, "resource", None)
     if words is not None:
-        chosen = replace(chosen, resource=_resource_option(words))
+        chosen = replace(chosen, resource=_resource_option(words), resource_said=f"-r {' '.join(words)}")
     request = _placed(chosen, options)
     _keep_the_users_file(request.copy, Path(options.yaml))
     return request

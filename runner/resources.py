@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from runner.devices import allowed, limit_of
 from runner.errors import InputError
-from runner.gpuwish import GpuWish, unknown
+from runner.gpuwish import GpuWish, members, shared, unknown
 from runner.header import ResourceKeys
 from runner.model import LOCAL, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from runner.devices import Limit
+    from runner.devices import Device, Limit
     from runner.header import Resource
     from runner.options import StageOptions
 
@@ -49,29 +49,26 @@ class Places:
 NOWHERE = Places((), None, "", 1)
 
 
-def places(resource: Resource, options: Collection[StageOptions]) -> Places:
-    """Where trials run: on this machine, on others through a batch system, or both.
+def places(resource: Resource, options: Collection[StageOptions], said: str = "resource") -> Places:
+    """Where trials run: on this machine, on others through a batch system, or both. `said`: where `resource` stands.
 
     Raises:
-        InputError: a GPU is listed that this machine does not have.
+        InputError: this machine does not have what is asked for; it begins with `said`.
     """
     others = sorted({item.executor for item in options} - {LOCAL})
     own = [item for item in options if item.executor == LOCAL]
     if not others:
-        return _here(resource, options)
+        return _here(resource, options, said)
     if not own:
         return Places(tuple(cpu_slots(1)), None, ", ".join(others), 1, has_others=True)
-    found = _here(resource, own)
+    found = _here(resource, own, said)
     return replace(found, origin=f"{', '.join(others)}, and here {found.origin}", has_others=True)
 
 
-def _here(resource: Resource, options: Collection[StageOptions]) -> Places:
+def _here(resource: Resource, options: Collection[StageOptions], said: str) -> Places:
     """The slots and GPUs of this machine that a file asks for.
 
     `auto` is every GPU that NVML shows, or, without one, a slot for each core that this process may use.
-
-    Raises:
-        InputError: a GPU is listed that this machine does not have.
     """
     if isinstance(resource, ResourceKeys) and not resource.has_gpus:
         assert resource.cpu is not None
@@ -81,25 +78,45 @@ def _here(resource: Resource, options: Collection[StageOptions]) -> Places:
 
     snapshot, limit = one_look(), limit_of(os.environ)
     wish = _wish(resource, limit)
-    devices = allowed(limit, snapshot.usable())
+    twice = shared(wish, snapshot.usable())
+    if twice is not None:
+        raise InputError(f"{said}: GPU {twice} stands in it as part of different entries, or twice in one.")
     if not snapshot.devices:
-        return _without_driver(resource, snapshot.no_driver, options)
-    missing = unknown(wish, snapshot.usable())
-    if missing is not None:
-        there = ", ".join(device.index for device in devices) or f"none ({limit.said})"
-        raise InputError(f"resource: no GPU {missing} here; there are: {there}.")
+        return _without_driver(resource, snapshot.no_driver, options, said)
+    devices = allowed(limit, snapshot.usable())
     if not devices and resource == "auto":
         return _one_a_core(f"no GPU ({limit.said})", options)
+    matching = _matching(wish, devices, snapshot.usable(), said)
+    given = members(wish, matching)
+    _check_most(options, len(given), said)
+    cpus = _beside(resource, options)
+    origin = f"{len(matching)} GPU{'s' if len(matching) != 1 else ''}"
+    return Places(tuple(cpus), wish, origin, sum(parts for parts, _ in given) + len(cpus))
+
+
+def _check_most(options: Collection[StageOptions], given: int, said: str) -> None:
+    most = max((item.gpus or 1 for item in options if item.gpus != 0), default=1)
+    if most > given:
+        raise InputError(f"{said}: gives {given}, but a stage has `gpus: {most}`.")
+
+
+def _matching(wish: GpuWish, devices: Sequence[Device], everything: Sequence[Device], said: str) -> list[Device]:
+    """Those of the `devices` that are allowed here that a wish means: what it names is there, and large enough."""
+    missing = unknown(wish, everything)
+    if missing is not None:
+        why = f" ({wish.limit.said})" if wish.limit.items is not None else ""
+        raise InputError(
+            f"{said}: no GPU {missing} here; there are: {', '.join(one.index for one in devices) or 'none'}{why}."
+        )
     matching = [device for device in devices if wish.conditions().means(device)]
     if not matching:
         names = ", ".join(sorted({device.name for device in devices}))
-        raise InputError(f"resource: no GPU is called {wish.name!r} here; there are: {names}.")
-    count = len(wish.groups or matching)
-    cpus = _beside(resource, options)
-    largest = max((item.gpus or 1 for item in options if item.gpus != 0), default=1)
-    if largest > count:
-        raise InputError(f"gpus: {largest} are asked for by a stage; resource gives {count}.")
-    return Places(tuple(cpus), wish, f"{count} GPU{'s' if count != 1 else ''}", count + len(cpus))
+        raise InputError(f"{said}: no GPU is called {wish.name!r} here; there are: {names}.")
+    needed_mib = wish.min_free_mib or 0
+    largest_mib = max(needed_mib if one.total_mib is None else one.total_mib for one in matching)
+    if largest_mib < needed_mib:
+        raise InputError(f"{said}: no GPU has {needed_mib} MiB here; the largest has {largest_mib} MiB.")
+    return matching
 
 
 def in_allocation(has_gpus: bool, count: int) -> Places:
@@ -122,11 +139,12 @@ def _wish(resource: Resource, limit: Limit) -> GpuWish:
     return GpuWish(None if resource == "auto" else tuple(resource), limit=limit)
 
 
-def _without_driver(resource: Resource, reason: str, options: Collection[StageOptions]) -> Places:
+def _without_driver(resource: Resource, reason: str, options: Collection[StageOptions], said: str) -> Places:
     if resource == "auto":
         return _one_a_core("no GPU", options)
     if isinstance(resource, ResourceKeys):
-        raise InputError(f"resource: GPUs are asked for, but there is none: {reason}.")
+        raise InputError(f"{said}: GPUs are asked for, but there is none: {reason}.")
+    _check_most(options, len(set(resource)), said)
     slots = [*gpu_slots(resource), *_beside(resource, options)]
     return Places(tuple(slots), None, f"{len(resource)} GPU slots, unchecked ({reason})", len(slots))
 

@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
     with lasting_output():
         process.bash()  # without it nothing may be written
         trials = handover.planned_trials(request)
-        places = resources.places(request.config.resource, request.config.options.values())
+        config = request.config
+        places = resources.places(config.resource, config.options.values(), config.resource_said)
         console = Console(highlight=False)
         try:
             if options.debug:

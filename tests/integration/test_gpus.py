@@ -229,7 +229,11 @@ def test_a_gpu_that_is_not_there_is_one_clear_error(machine: Callable[..., FakeN
     machine(FakeGpu(0))
     project.write("template:\n  a: 'true'\nresource: [7]\n---\nn: 0\n")
     done = project.run()
-    assert (done.returncode, done.stderr) == (2, "run: error: resource: no GPU 7 here; there are: 0.\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "run: error: params.yaml, line 3, resource: no GPU 7 here; there are: 0.\n",
+    )
+    assert project.run("-r", "7").stderr == "run: error: -r 7: no GPU 7 here; there are: 0.\n"
     assert not project.output.exists()
 
 

@@ -61,6 +61,7 @@ compile: [true, false]
         ("resource: auto\n", "auto"),
         ("resource: [0, 1]\n", ["0", "1"]),
         ("resource: ['0,1', '2,3']\n", ["0,1", "2,3"]),
+        ("resource: ['0, 1']\n", ["0,1"]),
         ("resource: [0, 0, GPU-8a6f]\n", ["0", "0", "GPU-8a6f"]),
         ("resource: {cpu: 1}\n", ResourceKeys(cpu=1)),
         (
@@ -197,6 +198,7 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (HEAD + "resource: []\n" + GRID, ", line 4, resource", RESOURCES),
         (HEAD + "resource: {}\n" + GRID, ", line 4, resource", RESOURCES),
         (HEAD + "resource:\n" + GRID, ", line 4, resource", RESOURCES),
+        (HEAD + "resource: ['0,']\n" + GRID, ", line 4, resource.0", f"'0,' {ONE_GPU}"),
         (HEAD + "resource: [0, true]\n" + GRID, ", line 4, resource.1", f"True {ONE_GPU}"),
         (HEAD + "resource: [1.5]\n" + GRID, ", line 4, resource.0", f"1.5 {ONE_GPU}"),
         (HEAD + "resource: ['']\n" + GRID, ", line 4, resource.0", ONE_GPU),

@@ -165,8 +165,23 @@ def test_listed_gpus_are_taken_as_they_stand() -> None:
 
 @pytest.mark.usefixtures("four_gpus")
 def test_more_gpus_than_there_are_is_an_error() -> None:
-    with pytest.raises(InputError, match="5 are asked for by a stage; resource gives 4"):
-        resources.places("auto", [StageOptions(gpus=5)])
+    with pytest.raises(InputError, match="line 3, resource: gives 4, but a stage has `gpus: 5`"):
+        resources.places("auto", [StageOptions(gpus=5)], "params.yaml, line 3, resource")
+    # An entry that stands twice is one GPU for two attempts.
+    with pytest.raises(InputError, match="resource: gives 1, but a stage has `gpus: 2`"):
+        resources.places(["0", "0"], [StageOptions(gpus=2)])
+    assert resources.places(["0", "0"], NO_OPTIONS).origin == "1 GPU"
+    with pytest.raises(InputError, match="resource: no GPU has 40960 MiB here; the largest has 40000 MiB"):
+        resources.places(ResourceKeys(min_free_vram="40GiB"), NO_OPTIONS)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("four_gpus")
+@pytest.mark.parametrize(
+    ("items", "twice"), [(["0,1", "1,2"], "1"), (["0,0"], "0"), (["0", "1", "GPU-00000001"], "GPU-00000001")]
+)
+def test_a_gpu_that_is_asked_for_in_two_ways_is_an_error(items: list[str], twice: str) -> None:
+    with pytest.raises(InputError, match=f"resource: GPU {twice} stands in it"):
+        resources.places(items, NO_OPTIONS)
 
 
 @pytest.mark.usefixtures("machine")
@@ -198,6 +213,14 @@ def test_listed_gpus_without_a_driver_are_slots_that_nobody_checks(
     found = resources.places(items, NO_OPTIONS)
     assert found.slots == tuple(Slot(label, gpus) for label, gpus in expected)
     assert found.origin == f"{len(items)} GPU slots, unchecked (no NVIDIA driver: none)"
+
+
+@pytest.mark.usefixtures("machine")
+def test_what_could_never_start_is_an_error_without_a_driver_too() -> None:
+    with pytest.raises(InputError, match="resource: gives 2, but a stage has `gpus: 3`"):
+        resources.places(["0", "1", "0"], [StageOptions(gpus=3)])
+    with pytest.raises(InputError, match="resource: GPU 1 stands in it"):
+        resources.places(["0,1", "1"], NO_OPTIONS)
 
 
 @pytest.mark.parametrize(
