@@ -44,9 +44,10 @@ class Expression:
         """
         try:
             result = self._of(self._root, params)
+            is_finite = math.isfinite(result)
         except (ZeroDivisionError, OverflowError) as error:
             raise ValueError(str(error)) from None
-        if isinstance(result, complex) or not math.isfinite(result):
+        if not is_finite:
             raise ValueError(f"{result} is no number")
         return result
 
@@ -66,7 +67,10 @@ class Expression:
         left, right = self._of(node.left, params), self._of(node.right, params)
         if isinstance(node.op, ast.Pow) and abs(right) > _MAX_POWER:
             raise ValueError(f"the power {right} is too large")
-        return _BINARY[type(node.op)](left, right)
+        result = _BINARY[type(node.op)](left, right)
+        if isinstance(result, complex):  # a root of what is below 0
+            raise ValueError(f"{left} ** {right} is no number")
+        return result
 
 
 def parse(text: str) -> Expression:

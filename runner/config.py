@@ -92,7 +92,7 @@ def load(path: Path, text: str | None = None, executor: str | None = None) -> Co
         options[name] = replace(options[name], executor=ran_by, batch=told)
         if told.get("pack") == "auto":  # by what an attempt is seen to need
             options[name] = replace(options[name], per_gpu=None)
-    _check_memory_options(header, documents[0], settings, options)
+    _check_memory_options(header, documents[0], sweeps, settings, options)
     config = Config(
         path=path,
         text=text,
@@ -173,13 +173,21 @@ def _settings(header: Header, document: Document, templates: Mapping[str, Templa
 
 
 def _check_memory_options(
-    header: Header, document: Document, settings: Settings, options: Mapping[str, StageOptions]
+    header: Header,
+    document: Document,
+    sweeps: Sequence[Sweep],
+    settings: Settings,
+    options: Mapping[str, StageOptions],
 ) -> None:
     """`vram_by` and `on_oom` name parameters, those of `on_oom` with a default to compute from."""
+    swept = {key for sweep in sweeps for key, _ in sweep.grid.leaves()}
+    swept |= {target for key in swept for target in settings.targets(key)}
+    known = {*settings.base, *settings.alias, *swept}
     for path, keys in header.option_blocks():
         for index, name in enumerate(keys.vram_by):
-            if not is_parameter_name(name):
-                raise InputError(f"{document.place((*path, 'vram_by', index))}: {name!r} is no parameter name.")
+            if name not in known:
+                place = document.place((*path, "vram_by", index))
+                raise InputError(f"{place}: no parameter is called {name!r}.{did_you_mean(name, known)}")
         for name, text in keys.on_oom.items():
             place = document.place((*path, "on_oom", name))
             for used in (name, *arithmetic.parse(text).names):

@@ -33,7 +33,11 @@ def test_anything_else_is_refused(text: str) -> None:
         arithmetic.parse(text)
 
 
-@pytest.mark.parametrize("text", ["{batch}/0", "{name}*2", "{flag}+1", "9**9999", "1e308*10", "(0-8)**0.5"])
+@pytest.mark.parametrize(
+    "text",
+    ["{batch}/0", "{name}*2", "{flag}+1", "9**9999", "1e308*10", "(0-8)**0.5",
+     "(10**100)**100", "(0-8)**0.5 // 2", "2 % (0-8)**0.5"],
+)  # fmt: skip
 def test_what_has_no_value_says_so(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         arithmetic.parse(text).value({"batch": 64, "name": "x", "flag": True})

@@ -40,7 +40,7 @@ def load(tmp_path: Path, text: str) -> None:
         ("per_gpu: many", "per_gpu", "'many' is not allowed: allowed are a whole number above 0 and auto."),
         ("cpus: 0", "cpus", "0 is not allowed: input should be greater than 0."),
         ("vram_by: size", "vram_by", "'size' is not allowed: input should be a valid list."),
-        ("vram_by: [_size]", "vram_by.0", "'_size' is no parameter name."),
+        ("vram_by: [sise]", "vram_by.0", "no parameter is called 'sise'."),
         ("on_oom: {batch: 'import os'}", "on_oom.batch", "'import os' is no plain arithmetic; allowed: numbers, "),
         ("on_oom: {batch: '{batch}/2'}", "on_oom.batch", "no default for `batch`; add it to `default`."),
         ("env: [A]", "env", "['A'] is not allowed: input should be a mapping."),
