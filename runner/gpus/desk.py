@@ -98,6 +98,7 @@ class GpuDesk:
         self._attempts: dict[int, _Attempt] = {}
         self._snapshot: Snapshot | None = None
         self._next_s = 0.0
+        self._lost_since: dict[str, float] = {}  # by UUID
         self.verdicts: Mapping[str, Verdict] = {}  # by UUID, as of the last look
 
     def ask(self, wish: GpuWish | None) -> None:
@@ -129,12 +130,7 @@ class GpuDesk:
         self.verdicts = judge(snapshot, self._past, held, conditions, self._wish.limit, Patience())
         settling = self._sample(snapshot)
         foreign = {uuid: [claim for claim in items if not claim.is_mine] for uuid, items in held.items()}
-        lost = [
-            native_id
-            for native_id, attempt in self._attempts.items()
-            if any((verdict := self.verdicts.get(uuid)) is not None and verdict.is_lost for uuid in attempt.uuids)
-        ]
-        return Look(cards(self._wish, snapshot, self.verdicts, foreign, settling), lost)
+        return Look(cards(self._wish, snapshot, self.verdicts, foreign, settling), self._lost(now_s))
 
     def lease(self, shares: Mapping[str, Fraction]) -> Lease | None:
         """Leases shares of cards, or, where somebody was faster, none of them."""
@@ -188,6 +184,13 @@ class GpuDesk:
     def _reason(self, uuid: str) -> str:
         verdict = self.verdicts[uuid]
         return "" if verdict.is_open else verdict.reason
+
+    def _lost(self, now_s: float) -> list[int]:
+        """The attempts on GPUs that were lost at the look before too: one look may err."""
+        lost = [uuid for uuid, verdict in self.verdicts.items() if verdict.is_lost]
+        self._lost_since = {uuid: self._lost_since.get(uuid, now_s) for uuid in lost}
+        gone = {uuid for uuid, since_s in self._lost_since.items() if now_s - since_s >= LOOK_S / 2}
+        return [native_id for native_id, attempt in self._attempts.items() if not gone.isdisjoint(attempt.uuids)]
 
     def _sample(self, snapshot: Snapshot) -> set[str]:
         """Looks at what attempts use; returns the GPUs where the memory of one is still to appear."""

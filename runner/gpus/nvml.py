@@ -59,6 +59,7 @@ class Nvml:
         self._is_open = False
         self._reopen_at = -math.inf
         self._no_driver = ""
+        self._is_mute = False  # it does not answer, and may be there: what runs on its GPUs may well go on
         self._handles: list[Handle] = []
         self._fixed: dict[int, Device] = {}  # what does not change, by index
         self._known: dict[str, Device] = {}  # the last reading of each, by UUID
@@ -79,7 +80,8 @@ class Nvml:
             if gpu is not None and gpu.health is not Health.WELL:
                 devices[uuid] = _without_readings(last, gpu.health, gpu.fault)
             else:
-                devices[uuid] = _without_readings(last, Health.LOST, self._no_driver or _GONE)
+                health = Health.UNREADABLE if self._is_mute else Health.LOST
+                devices[uuid] = _without_readings(last, health, self._no_driver or _GONE)
         self._known = devices
         listed = {process.pid for device in devices.values() for process in device.processes or ()}
         self._processes = {pid: process for pid, process in self._processes.items() if pid in listed}
@@ -104,7 +106,7 @@ class Nvml:
 
     def _open(self, now_s: float) -> None:
         self.close()
-        self._no_driver = ""
+        self._no_driver, self._is_mute = "", False
         self._reopen_at = math.inf
         try:
             pynvml.nvmlInit()
@@ -112,6 +114,7 @@ class Nvml:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             self._no_driver = _NO_DRIVER.get(error.value, f"the NVIDIA driver does not answer: {error}")
+            self._is_mute = error.value not in _NO_DRIVER
             self._reopen_at = now_s + REOPEN_S
             return
         for index in range(count):

@@ -309,6 +309,22 @@ def test_with_the_driver_all_gpus_go(fake_nvml: Callable[..., FakeNvml], nvml: N
     assert snapshot.devices[0].fault == "the NVIDIA driver is not loaded"
 
 
+def test_a_driver_that_does_not_answer_for_a_while_has_lost_no_gpu(
+    fake_nvml: Callable[..., FakeNvml], nvml: Nvml, clock: Clock
+) -> None:
+    fake = fake_nvml(FakeGpu(0), FakeGpu(1))
+    nvml.snapshot()
+    fake.fail("nvmlDeviceGetMemoryInfo_v2", uuid(0), pynvml.NVML_ERROR_TIMEOUT)
+    fake.init_error = pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES
+    fake.show()
+    assert [device.health for device in nvml.snapshot().devices] == [Health.UNREADABLE, Health.WELL]
+    clock.now_s += REOPEN_S
+    assert [device.health for device in nvml.snapshot().devices] == [Health.UNREADABLE, Health.UNREADABLE]
+    fake.heal()
+    clock.now_s += REOPEN_S
+    assert [device.health for device in nvml.snapshot().devices] == [Health.WELL, Health.WELL]
+
+
 def test_a_machine_without_the_library_has_no_gpu(tmp_path: Path) -> None:
     code = "from runner.gpus.nvml import Nvml; print(Nvml().snapshot().no_driver)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
