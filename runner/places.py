@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner.busy import BusyTimes
+from runner.model import Slot
 
 if TYPE_CHECKING:
     from runner.gpus.desk import GpuPlace
     from runner.gpuwork import GpuWork
-    from runner.model import Slot
     from runner.scheduler import Scheduler
 
 
@@ -45,7 +45,8 @@ class Places:
     def shown(self, now: float) -> list[Place]:
         """Every place that there is."""
         gpus = {place.label: place for place in self._gpus.places()}
-        labels = [*gpus, *(label for label in self._scheduler.labels() if label not in gpus)]
+        single = [place for label in self._scheduler.labels() for place in Slot(label).places]
+        labels = list(dict.fromkeys([*gpus, *single]))
         self._busy.see(labels, now)
         return [self._place(label, gpus.get(label), now) for label in labels]
 

@@ -272,3 +272,20 @@ def test_a_hundred_starts_of_ten_daemons_have_a_hundred_shares(
     (project.path / "go").touch()
     for output in outputs:
         assert project.run("wait", "-o", output).returncode == 0
+
+
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_gpus_that_are_given_together_are_shown_each_by_itself(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None], tmp_path: Path, has_driver: bool
+) -> None:
+    machine(*map(FakeGpu, range(4)))
+    if not has_driver:
+        project.environment["LD_LIBRARY_PATH"] = os.fspath(tmp_path)
+    project.write(f"template:\n  a: {WAITS}\nresource: ['0,1', '2,3']\n---\nn: 0\n")
+    assert project.run("--detach").returncode == 0
+    until(lambda: bool(project.trials()), dict)
+    places = [line for line in project.run("status").stdout.splitlines() if line.startswith("gpu ") and "%" in line]
+    assert [line[:6].strip() for line in places] == ["gpu 0", "gpu 1", "gpu 2", "gpu 3"]
+    assert ["nothing waits for it" in line for line in places] == [False, False, True, True]
+    (project.path / "go").touch()
+    assert project.run("wait").returncode == 0
