@@ -37,7 +37,7 @@ _MODE = 0o1777
 _SUFFIX = ".lease"
 _MAX_BYTES = 65536
 # What reading somebody else's file may end in.
-_NO_LEASE = (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError)
+_NO_LEASE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _SHARE = re.compile(r"[0-9]{1,18}(/[0-9]{1,18})?")
 _LOCK_TIMEOUT_S = 5.0  # somebody stopped (Ctrl-Z) within the fraction of a millisecond that it takes
 _LOCK_POLL_S = 0.001

@@ -366,6 +366,8 @@ def test_what_another_user_left_is_in_nobodys_way(directory: Path, taker: Callab
         b"{}\n",
         b"\xff\xfe\n",
         b"[" * 60_000 + b"\n",
+        b'{"shares": 5, "pid": 1, "since": 0}\n',
+        b'{"shares": {"GPU-b": "1"}, "pid": 1e999, "since": 0}\n',
         *(
             b'{"shares": {"GPU-b": "%s"}, "pid": 1, "since": 0}\n' % share
             for share in (b"1/0", b"-1", b"0", b"2", b"1e999999999", b"1/" + b"9" * 40)
