@@ -109,6 +109,7 @@ class LeaseStore:
 
     def _write(self, record: LeaseRecord) -> Lease:
         path = self._directory / f"{record.uid}-{record.pid}-{time.time_ns()}-{next(self._numbers)}{_SUFFIX}"
+        fd = None
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             os.fchmod(fd, 0o644)  # whatever the umask: others must be able to read it
@@ -116,6 +117,9 @@ class LeaseStore:
             shares = {uuid: str(share) for uuid, share in record.shares.items()}
             os.write(fd, _line({"shares": shares, "pid": record.pid, "since": record.since}))
         except OSError as error:
+            if fd is not None:
+                os.close(fd)
+                path.unlink()
             raise SystemFaultError(f"{path}: {error.strerror}; no GPU can be leased.") from error
         return Lease(path, fd, record)
 

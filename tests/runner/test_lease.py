@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from runner.errors import SystemFaultError
@@ -416,3 +418,21 @@ def test_a_directory_that_is_removed_is_made_again(directory: Path) -> None:
     again = store.take({"GPU-a": WHOLE})
     assert again is not None
     again.release()
+
+
+def test_a_full_disk_leaves_neither_a_file_nor_a_descriptor(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LeaseStore(directory)
+    store.held()
+    before = psutil.Process().num_fds()
+
+    def full(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(SystemFaultError, match="No space left on device; no GPU can be leased"):
+            store.take({"GPU-a": WHOLE})
+    assert (psutil.Process().num_fds(), list(directory.glob("*.lease"))) == (before, [])
+    lease = store.take({"GPU-a": WHOLE})
+    assert lease is not None
+    lease.release()
