@@ -99,6 +99,7 @@ class GpuDesk:
         self._snapshot: Snapshot | None = None
         self._next_s = 0.0
         self._lost_since: dict[str, float] = {}  # by UUID
+        self._ours: set[str] = set()  # the GPUs of which this daemon had a part at the last look
         self.verdicts: Mapping[str, Verdict] = {}  # by UUID, as of the last look
 
     def ask(self, wish: GpuWish | None) -> None:
@@ -129,6 +130,7 @@ class GpuDesk:
         self._past = remember(self._past, snapshot, held, conditions)
         self.verdicts = judge(snapshot, self._past, held, conditions, self._wish.limit, Patience())
         settling = self._sample(snapshot)
+        self._ours = {uuid for uuid, items in held.items() if any(claim.is_mine for claim in items)}
         foreign = {uuid: [claim for claim in items if not claim.is_mine] for uuid, items in held.items()}
         return Look(cards(self._wish, snapshot, self.verdicts, foreign, settling), self._lost(now_s))
 
@@ -183,7 +185,7 @@ class GpuDesk:
 
     def _reason(self, uuid: str) -> str:
         verdict = self.verdicts[uuid]
-        return "" if verdict.is_open else verdict.reason
+        return "" if verdict.is_full and uuid in self._ours else verdict.reason
 
     def _lost(self, now_s: float) -> list[int]:
         """The attempts on GPUs that were lost at the look before too: one look may err."""

@@ -177,6 +177,7 @@ def test_two_daemons_never_have_the_same_gpu_and_a_killed_one_loses_none(
     assert project.run("--detach", "-o", "output").returncode == 0
     until(lambda: (project.path / "ledger").exists(), dict)
     assert project.run("--detach", "-o", "other").returncode == 0
+    until(lambda: "leased by" in project.run("status", "-o", "other").stdout, lambda: project.run("status").stdout)
     (daemon,) = [found for found in project.daemons() if found.cmdline()[-1].endswith("output")]
     daemon.kill()
     psutil.wait_procs([daemon])
