@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mpl.curve import Curve, check_lrs
-from mpl.errors import MplError, TrainError, nearest
+from mpl.errors import MplError, nearest
 from train.schedules import Array, named, schedule
 
 METRICS, LRS = "metrics.csv", "lr.npy"
@@ -109,7 +109,7 @@ def read_schedule(spec: str, points: Array | None = None) -> Array:
         raise MplError(f"schedule {spec!r}: {' and '.join(missing)} missing: write {name}:steps=24000,peak=3e-4")
     try:
         return schedule(name, **values)
-    except TrainError as error:
+    except (ValueError, MemoryError) as error:  # a TrainError, or more steps than numpy can hold
         raise MplError(f"schedule {spec!r}: {error}") from error
 
 
@@ -119,15 +119,19 @@ def _fraction(spec: str, key: str, text: str) -> float | int:
         value = Fraction(text)
         if key in WHOLE and value.denominator != 1:
             raise ValueError
-    except (ValueError, ZeroDivisionError) as error:
+        return int(value) if key in WHOLE else float(value)
+    except (ValueError, ArithmeticError) as error:
         raise MplError(f"schedule {spec!r}: {key} is {text!r}: {kind} is needed") from error
-    return int(value) if key in WHOLE else float(value)
 
 
 def _columns(path: Path, column: str) -> dict[str, Array]:
     """Return the columns step, `column` and, where there is one, lr; rows without a value in `column` are skipped."""
-    reader = csv.DictReader(_text(path).splitlines())
-    rows = list(reader)
+    lines = [line for line in _text(path).splitlines() if line.strip()]
+    reader = csv.DictReader(lines)
+    try:
+        rows = list(enumerate(reader, start=1))
+    except csv.Error as error:
+        raise MplError(f"cannot read {path}: {error}") from error
     found = [name.strip() for name in reader.fieldnames or []]
     if not rows:
         raise MplError(f"{path}: no rows: a header step,lr,loss and at least two rows are needed")
@@ -136,11 +140,11 @@ def _columns(path: Path, column: str) -> dict[str, Array]:
             raise MplError(f"{path}: two columns are named {name}")
         if name not in found:
             raise MplError(f"{path}: no column {name!r}{nearest(name, found)}: the header has {', '.join(found)}")
-    kept = [{(key or "").strip(): value for key, value in row.items()} for row in rows]
-    kept = [row for row in kept if (row[column] or "").strip()]
+    kept = [(number, {(key or "").strip(): value for key, value in row.items()}) for number, row in rows]
+    kept = [(number, row) for number, row in kept if (row[column] or "").strip()]
     columns = {}
     for name in dict.fromkeys(("step", column, *(["lr"] if "lr" in found else []))):
-        columns[name] = np.array([_number(path, number, name, row[name]) for number, row in enumerate(kept, start=1)])
+        columns[name] = np.array([_number(path, number, name, row[name]) for number, row in kept])
     return columns
 
 
