@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from mpl import jsontext
 from mpl.curve import Curve
-from mpl.errors import EXIT_USAGE, MplError, TrainError, nearest
+from mpl.errors import EXIT_INTERRUPTED, EXIT_USAGE, MplError, TrainError, nearest
 from mpl.fit import DEFAULT_LAW, FitResult, fit, select
 from mpl.laws import LAWS
 from mpl.optimize import KINDS, optimize_schedule
@@ -22,6 +23,7 @@ from mpl.readers import read_curve, read_schedule, read_trials
 from mpl.trials import curves_of, report_text, runs_of, table
 
 FIT = "fit.json"
+EXIT_FAILED = 1
 CURVES_HELP = "DIRECTORY of a trial, or FILE.csv@SCHEDULE, such as a.csv@cosine:steps=24000,peak=3e-4,warmup=2160"
 
 
@@ -37,12 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser().parse_args(argv)
         arguments.run(arguments)
     except (MplError, TrainError) as error:
-        print(f"mpl: error: {error}", file=sys.stderr, flush=True)
-        return EXIT_USAGE
+        return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"so many steps do not fit into the memory: {error}")
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter's own flush at the end must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except OSError as error:
-        print(f"mpl: error: cannot write {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
-        return EXIT_USAGE
+        return _fail(f"cannot write {error.filename or arguments.out or 'the output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return 0
+
+
+def _fail(message: str) -> int:
+    print(f"mpl: error: {message}", file=sys.stderr, flush=True)
+    return EXIT_USAGE
 
 
 def make_parser() -> Parser:
@@ -140,8 +153,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
             from mpl import plots
 
             plots.prediction(predicted, lrs, out / "prediction.png")
-    line = f"final loss {last['loss']:.5f}, 90% of {last['lower']:.5f} to {last['upper']:.5f}, after {len(lrs)} steps"
-    _show(arguments, {"steps": len(lrs), **last}, [line])
+    _show(arguments, {"steps": len(lrs), **last}, [f"final loss {_with_bars(**last)}, after {len(lrs)} steps"])
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
@@ -150,7 +162,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     if arguments.out:
         out = _directory(arguments.out)
         values = {name: one.as_dict() for name, one in metrics.items()}
-        (out / "evaluation.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        jsontext.write(out / "evaluation.json", values)
         if not arguments.no_plots:
             from mpl import plots
 
@@ -169,7 +181,7 @@ def run_optimize(arguments: argparse.Namespace) -> None:
         from mpl import plots
 
         plots.schedule(found, out / "schedule.png")
-    lines = [f"{found.kind}: expected final loss {found.loss:.5f}, 90% of {found.lower:.5f} to {found.upper:.5f}"]
+    lines = [f"{found.kind}: expected final loss {_with_bars(found.loss, found.lower, found.upper)}"]
     lines += [f"  {name:8} {loss:.5f}  gain {loss - found.loss:+.5f}" for name, loss in found.usual.items()]
     _show(arguments, found.as_dict(), [*lines, *found.notes, f"written to {out / 'schedule.npy'}, .csv and .json"])
 
@@ -177,8 +189,7 @@ def run_optimize(arguments: argparse.Namespace) -> None:
 def run_compare(arguments: argparse.Namespace) -> None:
     found = select(_read(arguments), arguments.laws)
     if arguments.out:
-        path = _directory(arguments.out) / "laws.json"
-        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        jsontext.write(_directory(arguments.out) / "laws.json", found)
     lines = ["mean relative error on curves left out of the fit", *(f"  {k:10} {v:.5f}" for k, v in found.items())]
     _show(arguments, found, lines)
 
@@ -189,7 +200,7 @@ def run_report(arguments: argparse.Namespace) -> None:
     result = _load(arguments.fit)
     rows = runs_of(result, read_trials(arguments.trials), arguments.column)
     out = _directory(arguments.out)
-    (out / "report.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    jsontext.write(out / "report.json", rows)
     (out / "report.md").write_text("\n".join(report_text(rows)) + "\n", encoding="utf-8")
     if not arguments.no_plots:
         from mpl import plots
@@ -206,6 +217,11 @@ def _read(arguments: argparse.Namespace) -> list[Curve]:
     if not curves:
         raise MplError(f"no curves: name some ({CURVES_HELP}) or give --trials FILE")
     return curves
+
+
+def _with_bars(loss: float, lower: float, upper: float) -> str:
+    bars = f"90% of {lower:.5f} to {upper:.5f}" if np.isfinite(lower) else "no error bars"
+    return f"{loss:.5f}, {bars}"
 
 
 def _possible(loss: float, peak: float) -> None:
@@ -232,13 +248,4 @@ def _directory(path: Path) -> Path:
 
 
 def _show(arguments: argparse.Namespace, values: dict[str, Any], lines: list[str]) -> None:
-    print(json.dumps(_finite(values)) if arguments.json else "\n".join(lines), flush=True)
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with null for what JSON has no number for, such as the bars of a fit that has none."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    print(jsontext.dumps(values) if arguments.json else "\n".join(lines), flush=True)

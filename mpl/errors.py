@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from train.errors import EXIT_INTERRUPTED as EXIT_INTERRUPTED
 from train.errors import EXIT_USAGE as EXIT_USAGE
 from train.errors import TrainError as TrainError
 from train.errors import nearest as nearest

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mpl import jsontext
 from mpl.bars import Bars, calibrate
 from mpl.curve import Curve, check_lrs
 from mpl.dense import loss_everywhere
 from mpl.errors import MplError
+from mpl.jsontext import number
 from mpl.laws import LAWS, Law, law_of, to_logs
 from mpl.metrics import Metrics
 from mpl.prior import choose_width, scores, shape_prior
@@ -24,6 +26,7 @@ from train.schedules import Array
 
 DEFAULT_LAW = "mpl_risk"
 FORMAT = 3
+LEAST_WIDTH = 1e-9
 BAR_POINTS = 400
 """Steps at which the bars of a whole curve are computed; between them they are interpolated."""
 
@@ -127,7 +130,7 @@ class FitResult:
         }
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+        jsontext.write(path, self.as_dict())
 
     @staticmethod
     def load(path: Path) -> FitResult:
@@ -138,29 +141,40 @@ class FitResult:
             logs = to_logs(law, values["parameters"])
             if "log_parameters" not in values:
                 return FitResult(law, logs)
-            bars = values["bars"] and _bars(values["bars"])
+            if values["format"] != FORMAT:
+                raise MplError(f"its format is {values['format']}, and this version reads {FORMAT}")
+            exact = np.array(values["log_parameters"], dtype=np.float64).reshape(logs.shape)
+            if not np.allclose(exact, logs, rtol=0, atol=1e-9):
+                raise MplError("its parameters were changed: such a file may hold only `law` and `parameters`")
             return FitResult(
                 law,
-                np.array(values["log_parameters"]),
-                bars=bars,
-                starts=tuple(values["starts"]),
-                prior_scores=dict(values["prior_scores"]),
-                metrics={name: Metrics(**one) for name, one in values["metrics"].items()},
+                exact,
+                objective=number(values["objective"]),
+                bars=values["bars"] and _bars(law, values["bars"]),
+                starts=tuple(map(number, values["starts"])),
+                prior_scores={float(width): number(score) for width, score in values["prior_scores"]},
+                metrics={
+                    name: Metrics(**{key: number(value) for key, value in one.items()})
+                    for name, one in values["metrics"].items()
+                },
+                least_lr=float(values["least_lr"]),
                 **{name: values[name] for name in PLAIN},
             )
         except OSError as error:
             raise MplError(f"cannot read the fit {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise MplError(f"{path} is no fit: {error}; `python -m mpl fit` writes one") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            said = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise MplError(f"{path} is no fit: {said}; `python -m mpl fit` writes one") from error
 
 
-def _bars(values: Mapping[str, Any]) -> Bars:
-    rivals = {law_of(name).name: np.array(logs) for name, logs in values["rivals"].items()}
+def _bars(law: Law, values: Mapping[str, Any]) -> Bars:
+    size = len(law.parameters)
+    rivals = {name: np.array(logs).reshape(len(law_of(name).parameters)) for name, logs in values["rivals"].items()}
     numbers = {name: float(values[name]) for name in ("residual", "factor", "reach", "growth")}
-    return Bars(covariance=np.array(values["covariance"]), rivals=rivals, **numbers)
+    return Bars(covariance=np.array(values["covariance"]).reshape(size, size), rivals=rivals, **numbers)
 
 
-PLAIN = ("objective", "success", "message", "evaluations", "shape_prior", "least_lr")
+PLAIN = ("success", "message", "evaluations", "shape_prior")
 
 
 def fit(
@@ -186,8 +200,10 @@ def fit(
         width, found = choose_width(chosen, problem)
     else:
         width = None if shape_prior_width is None else float(shape_prior_width)
-        if width is not None and not 0 < width < np.inf:
-            raise MplError(f"the width of the shape prior is {width}: a positive number, auto or none is needed")
+        if width is not None and not LEAST_WIDTH <= width < np.inf:
+            raise MplError(
+                f"the width of the shape prior is {width}: a number from {LEAST_WIDTH:g} on, auto or none is needed"
+            )
     end, objectives = solve(chosen, problem, shape_prior(chosen, width), random_starts(chosen, problem, starts, seed))
     loss = problem.loss(chosen, end.parameters)
     ends = np.cumsum(problem.counts)[:-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mpl import jsontext
 from mpl.curve import check_lrs
 from mpl.errors import MplError
 from mpl.fit import FitResult
@@ -19,6 +19,7 @@ from mpl.staircase import staircase_lrs
 from train.schedules import Array, schedule
 
 KINDS = ("smooth", "staircase")
+MOST_STEPS = 10**9
 ILL_POSED = 1.0
 """From this gamma on, a drop to almost 0 on the last step would earn: the law says nothing about that."""
 
@@ -73,7 +74,7 @@ class Optimised:
             writer.writerow(["step", "lr"])
             writer.writerows(enumerate(self.lrs.tolist()))
         knots = [[step, lr] for step, lr in enumerate(self.lrs.tolist())]
-        text = json.dumps({**self.as_dict(), "knots": knots})
+        text = jsontext.dumps({**self.as_dict(), "knots": knots})
         (directory / "schedule.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -168,6 +169,8 @@ def _check(
         raise MplError(f"the kind is {kind!r}: allowed are {', '.join(KINDS)}")
     if not (np.isfinite(peak) and peak > 0):
         raise MplError(f"the peak LR is {peak}: a finite number above 0 is needed")
+    if steps > MOST_STEPS:
+        raise MplError(f"{steps} steps are too many: up to {MOST_STEPS} can be planned")
     if steps < 2 or not 0 <= warmup < steps:
         raise MplError(f"the warm-up is {warmup} of {steps} steps: it must leave steps to plan")
     if floor is not None and not 0 <= floor <= 1:

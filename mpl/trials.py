@@ -68,7 +68,7 @@ def report_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         error = "" if row["error"] is None else f" ± {row['error']:.4f}"
         within = {True: "yes", False: "no", None: ""}[row["within"]]
-        bar = f"{row['lower']:.4f} to {row['upper']:.4f}"
+        bar = "" if row["within"] is None else f"{row['lower']:.4f} to {row['upper']:.4f}"
         lines.append(
             f"| {row['schedule']} | {row['seeds']} | {row['measured']:.4f}{error} | {row['predicted']:.4f} | {bar} "
             f"| {within} | {row['prede']:.5f} |"

@@ -178,6 +178,7 @@ def test_laws_are_compared_on_what_they_did_not_see() -> None:
     [
         ({"law": "mlp"}, "unknown law 'mlp': allowed are mpl, "),
         ({"shape_prior_width": -1.0}, "width of the shape prior is -1.0"),
+        ({"shape_prior_width": 1e-300}, "width of the shape prior is 1e-300: a number from 1e-09 on"),
         ({"delta": 0.0}, "delta is 0.0"),
         ({"curves": []}, "no curves"),
         ({"curves": "twice"}, "two curves are named cosine"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mpl import Curve, FitResult, MplError
+from mpl import Curve, FitResult, MplError, fit
 from mpl.cli import main
 from mpl.readers import read_csv, read_curve, read_schedule, read_trial, read_trials
 from tests.mpl.curves import PARAMETERS, three
@@ -270,3 +273,105 @@ def test_a_curve_needs_no_file_name_that_tells_its_schedule(tmp_path: Path) -> N
     path = written(tmp_path / "anything at all.csv", ROWS)
     np.save(path.with_suffix(".npy"), LRS)
     assert read_curve(str(path)).lrs.tobytes() == read_curve(f"{path}@{SPEC}").lrs.tobytes()
+
+
+def test_empty_lines_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n\nstep,lr,loss\n\n" + "\n\n".join(ROWS) + "\n")
+    assert len(read_csv(path, SPEC).step) == len(ROWS)
+
+
+def test_rows_are_counted_with_those_that_have_no_loss(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", ["20,0.1,", "40,0.1,", "60,x,3"])
+    with pytest.raises(MplError, match="row 3: lr is 'x'"):
+        read_csv(path, SPEC)
+
+
+def test_what_the_csv_library_cannot_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", [f"{ROWS[0]},{'x' * 200_000}"], "step,lr,loss,note")
+    with pytest.raises(MplError, match=r"cannot read .*a\.csv: field larger"):
+        read_csv(path, SPEC)
+
+
+@pytest.mark.parametrize("spec", ["cosine:steps=1e15,peak=1", "cosine:steps=1e400,peak=1", "cosine:steps=9,peak=1e400"])
+def test_numbers_that_no_computer_holds(spec: str) -> None:
+    with pytest.raises(MplError, match="schedule 'cosine:steps"):
+        read_schedule(spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "is no fit: its format is 2, and this version reads 3; `python -m mpl fit` writes one"),
+        ({"format": None}, "'format' is missing"),
+        ({"parameters": {"L0": 1.0}}, "its parameters were changed: such a file may hold only `law` and `parameters`"),
+        ({"log_parameters": [1.0, 2.0]}, "cannot reshape"),
+        ({"bars": {"covariance": [[1.0]]}}, "cannot reshape"),
+        ({"bars": {"rivals": {"momentum": [1.0]}}}, "cannot reshape"),
+        ({"least_lr": "x"}, "could not convert"),
+    ],
+)
+def test_a_fit_of_another_version_or_with_other_numbers(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "fit.json"
+    fit(three("mpl", PARAMETERS[25], steps=1500), "mpl", None).save(path)
+    kept = json.loads(path.read_text())
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            kept[key].update(value)
+        elif value is None:
+            del kept[key]
+        else:
+            kept[key] = value
+    path.write_text(json.dumps(kept))
+    with pytest.raises(MplError, match=message) as error:
+        FitResult.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_file_is_json_also_where_a_figure_is_no_number(tmp_path: Path) -> None:
+    curves = three("mpl", PARAMETERS[25], steps=1500)
+    same = Curve.of("same", curves[0].step, np.full(len(curves[0].step), 3.0), curves[0].lrs)
+    found = fit([*curves[1:], same], "mpl", 0.1)
+    found.save(tmp_path / "fit.json")
+    kept = json.loads((tmp_path / "fit.json").read_text(), parse_constant=pytest.fail)
+    assert kept["metrics"]["same"]["r2"] is None
+    assert np.isnan(FitResult.load(tmp_path / "fit.json").metrics["same"].r2)
+
+
+def test_a_fit_without_bars_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
+    assert main(["predict", str(tmp_path), "--schedule", SPEC]) == 0
+    assert re.fullmatch(r"final loss [0-9.]+, no error bars, after 1000 steps\n", capsys.readouterr().out)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
+    command = [sys.executable, "-m", "mpl", "predict", str(tmp_path), "--schedule", SPEC]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "mpl: error: cannot write the output: No space left on device\n"
+
+
+def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
+    FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
+    command = [sys.executable, "-m", "mpl", "predict", str(tmp_path), "--schedule", SPEC]
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_an_interrupt_ends_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mpl.cli.run_predict", interrupted)
+    assert main(["predict", str(tmp_path), "--schedule", SPEC]) == 130
+    assert capsys.readouterr() == ("", "")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mpl.jsontext
 import mpl.metrics
 import mpl.optimize
 import mpl.solve
@@ -157,7 +158,7 @@ def test_any_lrs_give_finite_losses_and_slopes(lrs: list[float], beta: float, ga
 
 
 def test_the_examples_of_the_documentation() -> None:
-    for module in (mpl, mpl.metrics, mpl.optimize, mpl.solve, mpl.staircase):
+    for module in (mpl, mpl.jsontext, mpl.metrics, mpl.optimize, mpl.solve, mpl.staircase):
         assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
 
 

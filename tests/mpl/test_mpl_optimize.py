@@ -203,6 +203,7 @@ def test_the_staircase_against_the_law_and_its_slopes(law: str) -> None:
         ({"peak": -1.0}, "the peak LR is -1.0"),
         ({"warmup": 100}, "the warm-up is 100 of 100 steps"),
         ({"steps": 1}, "of 1 steps"),
+        ({"steps": 10**20}, "100000000000000000000 steps are too many"),
         ({"floor": 2.0}, "the floor is 2.0"),
         ({"max_decay": 1.0}, "the largest decay is 1.0"),
         ({"prefix": np.ones(100)}, "the prefix has 100 steps, and the whole run 100"),
