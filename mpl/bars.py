@@ -65,7 +65,8 @@ class Bars:
         """Return the half-width of the bars, in parts of the loss, at each point: [n]."""
         loss, jacobian = law.jacobian(parameters, terms)
         rows = jacobian / loss[:, None]
-        variance = np.einsum("ij,jk,ik->i", rows, self.covariance, rows) + self.residual**2
+        # Where residuals are next to nothing the covariance is exact to less than itself.
+        variance = np.maximum(np.einsum("ij,jk,ik->i", rows, self.covariance, rows), 0.0) + self.residual**2
         others = [LAWS[name].loss(logs, terms) / loss - 1 for name, logs in self.rivals.items()]
         if others:
             variance += np.mean(np.square(others), axis=0)

@@ -73,7 +73,7 @@ class FitResult:
     def predict(self, lrs: Array, steps: Ints | None = None) -> Prediction:
         """Return the loss at the given rising steps, or at every step, of a schedule with one LR a step.
 
-        The loss is infinite where the sum of the LRs so far is 0, and has no bars there.
+        The loss is infinite where the sum of the LRs so far is 0 or next to it, and has no bars there.
         """
         lrs = check_lrs("the schedule", lrs)
         changes = Changes(lrs)
@@ -87,14 +87,15 @@ class FitResult:
                 raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
             terms = changes.terms(at)
             loss = self.law.loss(self.log_parameters, terms)
-        known = changes.before[probes + 1] > 0
+        known = (changes.before[probes + 1] > 0) & np.isfinite(loss[probes] if steps is None else loss)
         if self.bars is None or not known.any():
             return Prediction(at, loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
         if steps is None or not known.all():
             probes = probes[known]
             terms = changes.terms(probes)
         half = self.bars.relative(self.law, self.log_parameters, terms)
-        width = np.where(np.isinf(loss), np.nan, np.abs(loss)) * np.interp(at, probes, half)
+        with np.errstate(over="ignore"):
+            width = np.where(np.isinf(loss), np.nan, np.abs(loss)) * np.interp(at, probes, half)
         return Prediction(at, loss, loss - width, loss + width)
 
     def evaluate(self, curve: Curve) -> Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,20 @@ def test_metrics_of_a_part_need_the_whole_schedule() -> None:
     result = FitResult.given("mpl", TRUE["mpl"])
     late = curve.part(np.flatnonzero(curve.step > 3000))
     assert result.evaluate(late).worste < 1e-9
+
+
+def test_bars_of_a_fit_that_leaves_nothing() -> None:
+    curves = [Curve.of(curve.name, curve.step, 3.0 + 0 * curve.loss, curve.lrs) for curve in three("mpl", TRUE["mpl"])]
+    predicted = fit(curves).predict(curves[0].lrs)
+    assert (predicted.upper - predicted.lower < 1e-4).all()
+    np.testing.assert_allclose(predicted.loss, 3.0)
+
+
+def test_where_a_steep_power_law_is_infinite_there_is_no_bar() -> None:
+    curves = three("mpl", TRUE["mpl"], noise=1e-3)
+    found = replace(fit(curves, "mpl"), log_parameters=to_logs(law_of("mpl"), (2.5, 1e-99, 150.0, *TRUE["mpl"][3:])))
+    for steps in (None, np.arange(6000)):
+        predicted = found.predict(curves[0].lrs, steps)
+        assert np.isinf(predicted.loss[0])
+        assert np.isnan(predicted.upper[0])
+        assert predicted.lower[-1] < predicted.loss[-1] < predicted.upper[-1]
