@@ -17,7 +17,7 @@ import numpy as np
 
 from mpl.laws import LAWS, Law
 from mpl.prior import SCORE_POINTS, folds, shape_prior
-from mpl.problem import FAR, Problem, descend, solve
+from mpl.problem import FAR, MANY_POINTS, Problem, descend, solve
 from mpl.solve import Prior
 from mpl.terms import Terms
 from train.schedules import Array
@@ -106,11 +106,11 @@ def growth_of(law: Law, parameters: Array, problem: Problem) -> float:
 
 def calibrate(law: Law, problem: Problem, width: float | None, parameters: Array) -> Bars:
     """Return the bars of a fit; fits other laws too, and all of them without each curve."""
-    rivals = {}
+    rivals, some = {}, problem.thinned(MANY_POINTS)
     for name in RIVALS:
         rival = LAWS[name]
         if name != law.name and problem.changes() and len(rival.parameters) <= len(problem.log_loss):
-            end = solve(rival, problem, shape_prior(rival, width))[0]
+            end = solve(rival, some, shape_prior(rival, width))[0]
             if np.isfinite(end.objective):
                 rivals[name] = end.parameters
     bars = Bars.of(law, problem, parameters, rivals, growth_of(law, parameters, problem))

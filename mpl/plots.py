@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,6 +18,9 @@ from mpl.problem import after_warmup
 from train.schedules import Array
 
 SIZE = (11.0, 8.0)
+LEGEND_COLUMNS, LEGEND_LETTERS = 4, 40
+DISTINCT = 10
+"""The colours of matplotlib's own cycle."""
 
 
 def curves(result: FitResult, measured: Sequence[Curve], path: Path) -> None:
@@ -23,16 +28,16 @@ def curves(result: FitResult, measured: Sequence[Curve], path: Path) -> None:
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots(2, 2)
     loss, residuals, lrs, table = axes.ravel()
-    for number, curve in enumerate(map(after_warmup, measured)):
-        predicted, colour = result.predict(curve.lrs, curve.step), f"C{number % 10}"
+    for curve, colour in zip(map(after_warmup, measured), _colours(len(measured)), strict=True):
+        predicted = result.predict(curve.lrs, curve.step)
         loss.plot(curve.step, curve.loss, ".", color=colour, markersize=2)
-        loss.plot(curve.step, predicted.loss, color=colour, linewidth=1, label=curve.name)
+        loss.plot(curve.step, predicted.loss, color=colour, linewidth=1, label=_short(curve.name))
         if np.isfinite(predicted.lower).all():
             loss.fill_between(curve.step, predicted.lower, predicted.upper, color=colour, alpha=0.15, linewidth=0)
         residuals.plot(curve.step, predicted.loss - curve.loss, color=colour, linewidth=1)
         lrs.plot(curve.lrs, color=colour, linewidth=1)
     _label(loss, "loss: measured (dots), predicted, 90% bars", "loss")
-    loss.legend(fontsize=7)
+    figure.legend(loc="outside lower center", fontsize=7, ncols=LEGEND_COLUMNS)
     residuals.axhline(0, color="black", linewidth=0.5)
     _label(residuals, "predicted - measured", "loss")
     _label(lrs, "schedules", "learning rate")
@@ -68,6 +73,19 @@ def schedule(found: Optimised, path: Path) -> None:
     bars.set_xlim(min(losses.values()) * 0.995, max(losses.values()) * 1.002)
     bars.set_xlabel("expected final loss")
     figure.savefig(path, dpi=120)
+
+
+def _colours(count: int) -> list[Any]:
+    """Return a colour for each curve, no two alike."""
+    if count <= DISTINCT:
+        return [f"C{number}" for number in range(count)]
+    return list(colormaps["turbo"](np.linspace(0, 1, count)))
+
+
+def _short(name: str) -> str:
+    """Return a name without its middle where it is long: names differ at the end."""
+    half = LEGEND_LETTERS // 2
+    return name if len(name) <= LEGEND_LETTERS else f"{name[:half]}…{name[-half:]}"
 
 
 def _label(axes: Axes, title: str, unit: str) -> None:

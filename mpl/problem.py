@@ -23,6 +23,8 @@ DIVERGED = 2.0
 """A loss that is so many times that after the warm-up is one of a diverged run."""
 COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
+MANY_POINTS = 2000
+"""Points of a curve from which on a descent to all of them, which takes as long as they are many, comes last."""
 COARSE_TOLERANCE, HELD_TOLERANCE, TOLERANCE = 1e-3, 1e-5, 1e-7
 ALIKE = 1e-2
 """Objectives that differ by no more, in parts, are those of one minimum."""
@@ -186,7 +188,7 @@ def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: fl
 
 
 def solve(law: Law, problem: Problem, prior: Prior, others: Sequence[Array] = ()) -> tuple[Solution, list[float]]:
-    """Descend from several starts on a few points, from the best end on all.
+    """Descend from several starts on a few points, from the best end on more, and at last on all.
 
     Starts are tried until two of them have come to the best end, or there are MOST_STARTS of them; `others` are tried
     in any case. Returns also the objective that each start reached on the few.
@@ -201,8 +203,11 @@ def solve(law: Law, problem: Problem, prior: Prior, others: Sequence[Array] = ()
             ends.append(settle(law, coarse, prior, start, COARSE_TOLERANCE))
     ends += [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in others]
     objectives = [end.objective for end in ends]
-    best = descend(law, problem, prior, ends[int(np.argmin(objectives))].parameters)
-    evaluations = best.evaluations + sum(end.evaluations for end in ends)
+    best = ends[int(np.argmin(objectives))]
+    for part in (problem.thinned(MANY_POINTS), problem) if max(problem.counts) > MANY_POINTS else (problem,):
+        best = descend(law, part, prior, best.parameters)
+        ends.append(best)
+    evaluations = sum(end.evaluations for end in ends)
     return replace(best, evaluations=evaluations), objectives
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from mpl import Curve, FitResult, Metrics, MplError, fit, select
+from mpl import Curve, FitResult, Metrics, MplError, fit, plots, select
 from mpl.curve import divergence
 from mpl.fit import make_problem
-from mpl.laws import law_of, to_logs
-from mpl.problem import descend, random_starts, settle
+from mpl.laws import Law, law_of, to_logs
+from mpl.prior import shape_prior
+from mpl.problem import Problem, descend, random_starts, settle, solve
 from mpl.solve import Prior, huber
 from tests.mpl.curves import FITTED, PARAMETERS, UNSEEN, published, synthetic, three
 from train.schedules import Array, schedule
@@ -249,7 +251,7 @@ def test_metrics_of_a_part_need_the_whole_schedule() -> None:
 
 def test_bars_of_a_fit_that_leaves_nothing() -> None:
     curves = [Curve.of(curve.name, curve.step, 3.0 + 0 * curve.loss, curve.lrs) for curve in three("mpl", TRUE["mpl"])]
-    predicted = fit(curves).predict(curves[0].lrs)
+    predicted = fit(curves, shape_prior_width=0.1).predict(curves[0].lrs)
     assert (predicted.upper - predicted.lower < 1e-4).all()
     np.testing.assert_allclose(predicted.loss, 3.0)
 
@@ -262,3 +264,46 @@ def test_where_a_steep_power_law_is_infinite_there_is_no_bar() -> None:
         assert np.isinf(predicted.loss[0])
         assert np.isnan(predicted.upper[0])
         assert predicted.lower[-1] < predicted.loss[-1] < predicted.upper[-1]
+
+
+def test_a_loss_at_every_step_is_looked_at_in_full_only_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    lrs = [schedule(name, 9000, 3e-4, 300) for name in ("cosine", "constant", "wsdcon_30")]
+    rng, law = np.random.default_rng(0), law_of("mpl_risk")
+    curves = []
+    for number, one in enumerate(lrs):
+        clean = FitResult.given("mpl_risk", TRUE["mpl_risk"]).predict(one).loss[300:]
+        noisy = clean * np.exp(1e-2 * rng.standard_normal(len(clean)))
+        curves.append(Curve.of(str(number), np.arange(300, 9000), noisy, one))
+    sizes = []
+
+    def counted(problem: Problem, law: Law, parameters: Array) -> tuple[Array, Array]:
+        sizes.append(len(problem.log_loss))
+        return jacobian(problem, law, parameters)
+
+    jacobian = Problem.jacobian
+    monkeypatch.setattr(Problem, "jacobian", counted)
+    found = fit(curves)
+    assert sizes.count(3 * 8700) < 40
+    problem = make_problem("mpl_risk", curves)
+    best = solve(law, problem, shape_prior(law, found.shape_prior))[0]
+    from_elsewhere = settle(law, problem, shape_prior(law, found.shape_prior), to_logs(law, TRUE["mpl_risk"]))
+    assert best.objective <= from_elsewhere.objective * (1 + 1e-6)
+
+
+def test_many_curves_with_long_names_have_a_legend_beside_the_data(tmp_path: Path) -> None:
+    made = three("mpl", TRUE["mpl"], steps=2000)
+    curves = [
+        Curve.of(f"a sweep of many parameters with a long name, {number}", curve.step, curve.loss, curve.lrs)
+        for number, curve in enumerate(made * 4)
+    ]
+    figures: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+        plots.curves(FitResult.given("mpl", TRUE["mpl"]), curves, tmp_path / "fit.png")
+    figure = figures[0]
+    figure.draw_without_rendering()
+    (legend,), loss = figure.legends, figure.axes[0]
+    assert not legend.get_window_extent().overlaps(loss.get_window_extent())
+    assert legend.get_window_extent().width < figure.bbox.width
+    assert len({text.get_text() for text in legend.get_texts()}) == 12
+    assert len({str(line.get_color()) for line in figure.axes[1].lines[:12]}) == 12
