@@ -11,8 +11,9 @@ No derivative of u occurs, so that the Euler-Lagrange equation is algebraic: B d
     u = eta^gamma / C ((B C beta eta^(2 - gamma) / mu)^(1 / (1 + beta)) - 1),  at least 0,
 
 and the condition for U gives mu = P (B E'(U) - M'(S0 + U)). What is left is one root: the U that takes N steps. For
-the law mpl_risk the slow factor r is taken along by a few substitutions. Where u would exceed U, the LR has to drop at
-once, and by how much is found by bisection of the slope.
+the law mpl_risk r = M(S0 + U - u) depends on u and U, which adds B r' G eta^2 to mu in the first condition and
+P B int r' G d eta to it in the second: r and G are taken along by a few substitutions. Where u would exceed U, the LR
+has to drop at once, and by how much is found by a golden-section search.
 """
 
 from __future__ import annotations
@@ -109,8 +110,7 @@ class Smooth:
         """Return u(eta) for the area `total`, from the LR `start` on."""
         grid = self._grid(start)
         force = self.b * self.earnings(start, total)[1] - float(self.main_slope(self.before.area + total))
-        mu = max(start * force, 1e-300)
-        area = grid.closed_form(mu)
+        area = grid.closed_form(max(start * force, 1e-300))
         if self.law.risk:
             for _ in range(RISK_SWEEPS):
                 spent = self.before.area + total - np.minimum(area, total)
@@ -118,8 +118,9 @@ class Smooth:
                     response = self.law.response(
                         self.parameters, grid.log_lr, np.log(np.minimum(area, total)), area, jacobian=False
                     )[0]
-                pull = self.b * self.main_slope(spent) * response * grid.lr**2
-                area = grid.closed_form(np.maximum(mu + pull, 1e-300) / self.main(spent))
+                pull = self.b * self.main_slope(spent) * response
+                mu = start * (force + float(np.trapezoid(pull, grid.lr)))
+                area = grid.closed_form(np.maximum(mu + pull * grid.lr**2, 1e-300) / self.main(spent))
         # Where gamma is large the equation has no monotone solution: the nearest schedule that does not rise.
         area = np.maximum.accumulate(np.minimum(area, total))
         steps = np.cumsum(np.concatenate((area[:1] / grid.lr[0], np.diff(area) / grid.middle)))

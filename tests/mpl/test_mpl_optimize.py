@@ -107,6 +107,16 @@ def test_no_bend_of_the_smooth_optimum_lowers_the_loss(law: str, floor: float) -
     assert found.loss < min(found.usual.values())
 
 
+def test_drops_that_earn_much_are_weighed_with_what_they_earn_earlier() -> None:
+    fit = FitResult.given("mpl_risk", (2.5, 0.5, 0.45, 900.0, 1.5, 0.6, 0.6))
+    found = optimize_schedule(fit, 6000, PEAK, 300, 0.01)
+    assert found.loss < min(found.usual.values()) - 0.05
+    longer = np.minimum.accumulate(np.clip(found.lrs[300:] * 1.03, 0, PEAK))
+    for lrs in (longer, found.lrs[300:] * 0.97):
+        changed = np.concatenate((found.lrs[:300], np.maximum(lrs, 0.01 * PEAK)))
+        assert fit.predict(changed, np.array([5999])).loss[0] > found.loss
+
+
 @pytest.mark.parametrize("law", ["mpl", "mpl_risk"])
 def test_a_staircase_gets_lower_still_and_says_that_it_extrapolates(law: str) -> None:
     smooth = optimize_schedule(given_fit(law), STEPS, PEAK, WARMUP, 0.1)
