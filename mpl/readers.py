@@ -32,7 +32,7 @@ OPTIONS = tuple(name for name in inspect.signature(named).parameters if name != 
 
 def read_curve(text: str, column: str = "loss") -> Curve:
     """Return the curve that an argument of the command line names."""
-    path, _, spec = text.partition("@")
+    path, spec = _split(text)
     if not spec and Path(path).is_dir():
         return read_trial(Path(path), column)
     if not spec:
@@ -41,6 +41,14 @@ def read_curve(text: str, column: str = "loss") -> Curve:
             raise MplError(f"{path}: the LRs of every step are needed: write {path}@SCHEDULE, or put them in {beside}")
         spec = str(beside)
     return read_csv(Path(path), spec, column)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the path, the longest one that there is as it may have an @ too, and what follows it."""
+    parts = text.split("@")
+    paths = ["@".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    path = next((path for path in paths if Path(path).exists()), parts[0])
+    return path, text[len(path) + 1 :]
 
 
 def read_csv(path: Path, spec: str, column: str = "loss") -> Curve:

@@ -375,3 +375,14 @@ def test_an_interrupt_ends_without_a_traceback(
     monkeypatch.setattr("mpl.cli.run_predict", interrupted)
     assert main(["predict", str(tmp_path), "--schedule", SPEC]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_directory_may_have_an_at_sign(tmp_path: Path) -> None:
+    directory = tmp_path / "me@host"
+    directory.mkdir()
+    path = written(directory / "a.csv", ROWS)
+    np.save(path.with_suffix(".npy"), LRS)
+    for text in (f"{path}", f"{path}@{SPEC}", f"{path}@{path.with_suffix('.npy')}"):
+        assert read_curve(text).lrs.tobytes() == LRS.tobytes()
+    trial(tmp_path / "t@1", 0)
+    assert read_curve(str(tmp_path / "t@1")).name == "t@1"
