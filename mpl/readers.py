@@ -85,10 +85,11 @@ def read_trials(path: Path) -> list[dict[str, Any]]:
         try:
             trial = json.loads(line)
             trial = {"parameters": {}, "state": "finished", **trial}
-            str(trial["name"]), Path(trial["directory"])
-        except (ValueError, TypeError, KeyError) as error:
+            str(trial["name"]), Path(trial["directory"]), trial["parameters"].items()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise MplError(
-                f"{path}, line {number}: needed is a JSON object with `name` and `directory`, found {line[:60]!r}"
+                f"{path}, line {number}: needed is a JSON object with `name` and `directory`, and `parameters`, if "
+                f"there are, as an object: found {line[:60]!r}"
             ) from error
         if trial["state"] == "finished":
             trials.append(trial)

@@ -198,6 +198,7 @@ def test_a_fit_without_bars_predicts_null_for_them(tmp_path: Path, capsys: pytes
     [
         ("{", "line 1: needed is a JSON object"),
         ('{"name": "a"}', "line 1: needed is a JSON object with `name` and `directory`"),
+        ('{"name": "a", "directory": "b", "parameters": null}', "`parameters`, if there are, as an object: found"),
         ("", "no finished trial"),
         ('{"name": "a", "directory": "b", "state": "failed"}', "no finished trial"),
     ],
