@@ -16,6 +16,7 @@ from mpl.errors import MplError
 from mpl.fit import FitResult
 from mpl.smooth import Before, Smooth, smooth_lrs
 from mpl.staircase import staircase_lrs
+from mpl.terms import compress
 from train.schedules import Array, schedule
 
 KINDS = ("smooth", "staircase")
@@ -101,11 +102,14 @@ def optimize_schedule(
     taken = _taken(steps, peak, warmup, prefix, convention)
     least, notes = _floor(fit, floor)
     count, lowest = steps - len(taken), least * peak
-    if kind == "smooth":
-        planned = smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest)
-    else:
-        planned = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
-        notes.append("a staircase uses the law's formula far from the schedules that it was fitted on")
+    planned = smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest)
+    if kind == "staircase":
+        stairs = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
+        if _last_loss(fit, taken, stairs) <= _last_loss(fit, taken, planned):
+            planned = stairs
+            notes.append("a staircase uses the law's formula far from the schedules that it was fitted on")
+        else:
+            notes.append("no staircase was found that is lower than the smooth optimum: this is the smooth one")
     if max_decay is not None:
         planned = limit_decay(planned, peak, max_decay)
     lrs = np.concatenate((taken, np.minimum.accumulate(planned)))
@@ -149,12 +153,22 @@ def _taken(steps: int, peak: float, warmup: int, prefix: Array | None, conventio
     return taken
 
 
+def _last_loss(fit: FitResult, taken: Array, planned: Array) -> float:
+    last = len(taken) + len(planned) - 1
+    return float(fit.law.loss(fit.log_parameters, compress(np.concatenate((taken, planned)), np.array([last])))[0])
+
+
 def _floor(fit: FitResult, floor: float | None) -> tuple[float, list[str]]:
+    ill_posed = "gamma" in fit.law.parameters and np.exp(fit.log_parameters[-1]) >= ILL_POSED
+    if ill_posed and max(fit.least_lr, floor or 0.0) == 0:
+        return 0.0, [
+            "gamma is above 1, where the law rewards a drop to almost 0 on the last steps: give a floor above 0"
+        ]
     if floor is None:
         return fit.least_lr, []
     if floor >= fit.least_lr:
         return floor, []
-    if np.exp(fit.log_parameters[-1]) >= ILL_POSED and "gamma" in fit.law.parameters:
+    if ill_posed:
         least = max(fit.least_lr, floor)
         return least, [f"gamma is above 1, where the optimum has no lowest LR: the floor is {least:g} of the peak"]
     return floor, [f"below {fit.least_lr:g} of the peak, the least LR of the fitted curves, the law extrapolates"]

@@ -179,6 +179,20 @@ def test_where_gamma_is_above_one_the_floor_of_the_curves_holds() -> None:
         assert any("gamma is above 1" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("floor", [None, 0.0])
+def test_where_gamma_is_above_one_and_no_curve_has_a_floor_one_is_asked_for(kind: str, floor: float | None) -> None:
+    found = optimize_schedule(given_fit(gamma=1.4), 2000, PEAK, 100, floor, kind)
+    assert any("give a floor above 0" in note for note in found.notes)
+
+
+def test_a_staircase_is_never_above_the_smooth_optimum() -> None:
+    fit = FitResult.given("mpl", (2.5, 0.5, 0.45, 300.0, 1.5 * PEAK**2.4, 0.6, 3.0))
+    stairs, smooth = (optimize_schedule(fit, 6000, PEAK, 300, kind=kind) for kind in ("staircase", "smooth"))
+    assert stairs.loss == smooth.loss < min(stairs.usual.values())
+    assert any("no staircase was found that is lower" in note for note in stairs.notes)
+
+
 def test_the_files_are_schedules_for_train(tmp_path: Path) -> None:
     found = optimize_schedule(given_fit(), 300, PEAK, 30, 0.1)
     found.save(tmp_path)
