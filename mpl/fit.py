@@ -60,6 +60,8 @@ class FitResult:
     bars: Bars | None = None
     least_lr: float = 0.0
     """The smallest LR after the warm-up in the fitted curves, in parts of their peak."""
+    peaks: tuple[float, float] | None = None
+    """The smallest and the largest peak LR of the fitted curves, where they are known."""
 
     @staticmethod
     def given(law: str, parameters: Mapping[str, float] | Sequence[float]) -> FitResult:
@@ -128,6 +130,7 @@ class FitResult:
             "metrics": {name: metrics.as_dict() for name, metrics in self.metrics.items()},
             "bars": bars,
             "least_lr": self.least_lr,
+            "peaks": self.peaks,
         }
 
     def save(self, path: Path) -> None:
@@ -159,6 +162,7 @@ class FitResult:
                     for name, one in values["metrics"].items()
                 },
                 least_lr=float(values["least_lr"]),
+                peaks=values["peaks"] and (float(values["peaks"][0]), float(values["peaks"][1])),
                 **{name: values[name] for name in PLAIN},
             )
         except OSError as error:
@@ -207,7 +211,7 @@ def fit(
             )
     end, objectives = solve(chosen, problem, shape_prior(chosen, width), random_starts(chosen, problem, starts, seed))
     loss = problem.loss(chosen, end.parameters)
-    ends = np.cumsum(problem.counts)[:-1]
+    ends, peaks = np.cumsum(problem.counts)[:-1], [float(curve.lrs.max()) for curve in curves]
     pairs = zip(curves, np.split(loss, ends), np.split(np.exp(problem.log_loss), ends), strict=True)
     return FitResult(
         law=chosen,
@@ -221,6 +225,7 @@ def fit(
         prior_scores=found,
         metrics={curve.name: Metrics.of(predicted, measured) for curve, predicted, measured in pairs},
         bars=calibrate(chosen, problem, width, end.parameters) if error_bars else None,
+        peaks=(min(peaks), max(peaks)),
         least_lr=min(float(curve.lrs[np.argmax(curve.lrs) :].min() / curve.lrs.max()) for curve in curves),
     )
 

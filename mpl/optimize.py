@@ -21,6 +21,8 @@ from train.schedules import Array, schedule
 
 KINDS = ("smooth", "staircase")
 MOST_STEPS = 10**9
+FAR_PEAK = 2.0
+"""A peak that is so many times that of the fitted curves, or of which that is so many times, is said to be far."""
 ILL_POSED = 1.0
 """From this gamma on, a drop to almost 0 on the last step would earn: the law says nothing about that."""
 
@@ -101,6 +103,10 @@ def optimize_schedule(
         raise MplError(f"a prefix is in place of a warm-up, which is {warmup} steps: give one of them")
     taken = _taken(steps, peak, warmup, prefix, convention)
     least, notes = _floor(fit, floor)
+    if fit.peaks and not fit.peaks[0] / FAR_PEAK <= peak <= fit.peaks[1] * FAR_PEAK:
+        notes.append(
+            f"the fitted curves have peaks of {fit.peaks[0]:g} to {fit.peaks[1]:g}: far away the law is a guess"
+        )
     count, lowest = steps - len(taken), least * peak
     planned = smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest)
     if kind == "staircase":

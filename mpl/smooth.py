@@ -119,7 +119,7 @@ class Smooth:
                         self.parameters, grid.log_lr, np.log(np.minimum(area, total)), area, jacobian=False
                     )[0]
                 pull = self.b * self.main_slope(spent) * response
-                mu = start * (force + float(np.trapezoid(pull, grid.lr)))
+                mu = start * (force + float((pull[1:] + pull[:-1]) @ np.diff(grid.lr)) / 2)
                 area = grid.closed_form(np.maximum(mu + pull * grid.lr**2, 1e-300) / self.main(spent))
         # Where gamma is large the equation has no monotone solution: the nearest schedule that does not rise.
         area = np.maximum.accumulate(np.minimum(area, total))

@@ -243,3 +243,9 @@ def test_a_law_without_a_smooth_optimum_says_so() -> None:
     fit = FitResult(law_of("power"), to_logs(law_of("power"), [1.0, 1.0, 0.5]))
     with pytest.raises(MplError, match="by law power the best schedule is one drop"):
         optimize_schedule(fit, 100, PEAK)
+
+
+@pytest.mark.parametrize(("peak", "is_far"), [(PEAK, False), (1.9 * PEAK, False), (3 * PEAK, True), (PEAK / 3, True)])
+def test_a_peak_far_from_those_of_the_fit_is_told(peak: float, is_far: bool) -> None:
+    found = optimize_schedule(replace(given_fit(), peaks=(PEAK, PEAK)), 2000, peak, 100, 0.1)
+    assert any("far away the law is a guess" in note for note in found.notes) == is_far
