@@ -42,15 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except MemoryError as error:
         return _fail(f"so many steps do not fit into the memory: {error}")
-    except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter's own flush at the end must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the output has gone
+        _drop_output()
         return EXIT_FAILED
     except OSError as error:
+        _drop_output()
         return _fail(f"cannot write {error.filename or arguments.out or 'the output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0
+
+
+def _drop_output() -> None:
+    """Let what cannot be written go, so that the interpreter's own flush at the end does not complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> int:

@@ -347,12 +347,17 @@ def test_a_fit_without_bars_says_so(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert re.fullmatch(r"final loss [0-9.]+, no error bars, after 1000 steps\n", capsys.readouterr().out)
 
 
+def buffered() -> dict[str, str]:
+    """The environment, with an output that is written when the interpreter likes to, as usual."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
     command = [sys.executable, "-m", "mpl", "predict", str(tmp_path), "--schedule", SPEC]
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=buffered())
     assert ended.returncode == 2
     assert ended.stderr == "mpl: error: cannot write the output: No space left on device\n"
 
@@ -362,7 +367,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mpl", "predict", str(tmp_path), "--schedule", SPEC]
     read, write = os.pipe()
     os.close(read)
-    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, env=buffered())
     os.close(write)
     assert (ended.returncode, ended.stderr) == (1, b"")
 
