@@ -119,10 +119,7 @@ def trained(directory: Path, name: str, steps: int, width: int, batch: int, peak
     out = directory / f"{name}_{steps}"
     if not (out / "metrics.csv").exists():
         directory.mkdir(parents=True, exist_ok=True)
-        lrs = schedule("constant" if name.startswith("wsdcon") else name, steps, peak, SHORT_WARMUP, decay=1 / 6)
-        if name.startswith("wsdcon"):
-            lrs = np.where(np.arange(steps) < SHORT // 3, lrs, peak * float(name.partition("_")[2]) / 100)
-        np.save(directory / f"{name}_{steps}.npy", lrs)
+        np.save(directory / f"{name}_{steps}.npy", schedule(name, steps, peak, SHORT_WARMUP, decay=1 / 6))
         flags = {"schedule": directory / f"{name}_{steps}.npy", "lr": peak, "steps": steps, "warmup": 0, "out": out}
         flags |= {"width": width, "layers": 1, "batch": batch, "eval_every": 24, "eval_examples": 1024}
         flags |= {"data": "stdlib", "threads": 1, "device": "cpu", "checkpoint_every": 0}
@@ -148,8 +145,6 @@ class Truth:
 
     def curve(self, name: str, steps: int) -> Curve:
         lrs = schedule(name, steps, PEAK, WARMUP, decay=4000 / 24000, convention="linspace")
-        if name.startswith("wsdcon"):
-            lrs[8000:] = PEAK * float(name.partition("_")[2]) / 100
         at = np.arange(WARMUP, steps, EVERY)
         one, two = (law.predict(lrs, at).loss for law in self.laws)
         noise = np.empty(len(at))

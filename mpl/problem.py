@@ -126,7 +126,7 @@ class Problem:
         return self.kept(first), self.kept(~first)
 
     def kept(self, mask: Array) -> Problem:
-        """Return the points at which `mask` is true; of no curve is there one without points."""
+        """Return the points at which `mask` is true; curves that have none of them are left out."""
         kept = self.take(np.flatnonzero(mask))
         return replace(kept, counts=tuple(count for count in kept.counts if count))
 
