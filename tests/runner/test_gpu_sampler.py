@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHELL = f"""
 {sys.executable} {PROGRAM} 1000 2500@0.05 for-ever &
 setsid {sys.executable} {PROGRAM} 700 for-ever &
-{sys.executable} -c 'held = bytearray(64 << 20); print("held", flush=True); import signal; signal.pause()' &
+{sys.executable} -c 'held = bytearray(64 << 20); import os, signal; os.write(1, b"held\\n"); signal.pause()' &
 wait
 """
 
