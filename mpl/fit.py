@@ -218,7 +218,7 @@ def fit(
         log_parameters=end.parameters,
         objective=huber(problem.log_loss - np.log(loss), delta),
         success=end.success,
-        message=", ".join((end.message, *at_limits(chosen, end.parameters))),
+        message=", ".join((end.message, *at_limits(chosen, problem, end.parameters))),
         evaluations=end.evaluations,
         starts=tuple(objectives),
         shape_prior=width,

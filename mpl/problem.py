@@ -36,6 +36,8 @@ ALPHAS = np.geomspace(0.1, 1.5, 12)
 BOX = {"beta": (1e-2, 1e3), "gamma": (1e-3, 10.0)}
 """Where these stay: gamma = 0 and an infinite beta (an exponential response) are limits of the law, after which the
 logs would run for ever, and hold up all others on the way."""
+LEAST_L0 = 1e-6
+"""Where L0 stays, in parts of the least loss: curves that still fall as a power of the area ask for 0."""
 HOLD = 1e-6
 """The precision with which the response is held at first."""
 
@@ -165,18 +167,23 @@ def descend(
         problem.log_loss,
         prior,
         problem.delta,
-        *np.log([BOX.get(name, (1e-300, 1e300)) for name in law.parameters]).T,
+        *walls(law, problem).T,
     )
     return minimise(task, start, tolerance=tolerance, damping=damping)
 
 
-def at_limits(law: Law, parameters: Array) -> list[str]:
-    """Return a remark on each parameter that ends at a wall of its box."""
-    found = []
-    for name, log in zip(law.parameters, parameters, strict=True):
-        ends = [limit for limit in BOX.get(name, ()) if np.isclose(log, np.log(limit), rtol=0, atol=1e-9)]
-        found += [f"{name} is at its limit of {limit:g}" for limit in ends]
+def walls(law: Law, problem: Problem) -> Array:
+    """Return the logs between which each parameter stays: [parameters, 2]."""
+    box = BOX | {"L0": (LEAST_L0 * float(np.exp(problem.log_loss.min())), 1e300)}
+    found: Array = np.log([box.get(name, (1e-300, 1e300)) for name in law.parameters])
     return found
+
+
+def at_limits(law: Law, problem: Problem, parameters: Array) -> list[str]:
+    """Return a remark on each parameter that ends at a wall of its box."""
+    near = np.abs(parameters[:, None] - walls(law, problem)).min(axis=1) < 1e-9
+    ended = np.flatnonzero(near)
+    return [f"{law.parameters[index]} is at its limit of {np.exp(parameters[index]):.3g}" for index in ended]
 
 
 def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: float = TOLERANCE) -> Solution:

@@ -3,6 +3,8 @@
 Levenberg-Marquardt steps with a second-order correction (geodesic acceleration, Transtrum and Sethna,
 arXiv:1201.5885), because the minimum of these laws lies at the end of a long bent valley: how the residuals curve
 along a step is measured with one more evaluation of the law, without derivatives, and the step is bent that way.
+No log-parameter moves far in one step; where one wants to, it is held there and the others find their best beside it,
+since a step that was shortened as a whole would stand still for one that runs to where the law no longer feels it.
 A step is taken only where the objective falls. Deterministic.
 """
 
@@ -98,9 +100,10 @@ class _Point:
         inside = size <= self.task.delta
         self.near = 2 * int(inside.sum()) > len(size)
         self.weight = np.where(inside, 1.0, OUTSIDE * weight) if self.near else weight
-        normal = (self.jacobian * self.weight[:, None]).T @ self.jacobian + np.diag(prior.precision)
-        self.scale = np.sqrt(np.maximum(np.diag(normal), 1e-30))
-        values, self.vectors = np.linalg.eigh(normal / np.outer(self.scale, self.scale))
+        self.gradient = gradient
+        self.normal = (self.jacobian * self.weight[:, None]).T @ self.jacobian + np.diag(prior.precision)
+        self.scale = np.sqrt(np.maximum(np.diag(self.normal), 1e-30))
+        values, self.vectors = np.linalg.eigh(self.normal / np.outer(self.scale, self.scale))
         self.values = np.maximum(values, 0.0)
         self.along = self.vectors.T @ (gradient / self.scale)
 
@@ -115,11 +118,22 @@ class _Point:
         second = float(along @ (self.values * along)) + bent
         return min(max(float(self.along @ along) / second, LEAST_PART), 1.0) if second > 0 else 1.0
 
+    def within_reach(self, move: Array, damping: float) -> Array:
+        """Return the damped step with no part longer than MAX_MOVE: longer ones are cut, the others solved again."""
+        normal = self.normal + damping * np.diag(self.scale**2)
+        held = np.zeros(len(move), dtype=bool)
+        while (longer := np.abs(move) > MAX_MOVE).any():
+            held |= longer
+            move = np.clip(move, -MAX_MOVE, MAX_MOVE)
+            pull = self.gradient[~held] - normal[np.ix_(~held, held)] @ move[held]
+            move[~held] = np.linalg.solve(normal[np.ix_(~held, ~held)], pull)
+        return move
+
     def step(self, damping: float) -> Array | None:
         """Return the damped and bent step, or None where it bends too much."""
         move: Array = self.vectors @ (self.along / (self.values + damping)) / self.scale
+        move = self.within_reach(move, damping)
         longest = float(np.abs(move).max())
-        move = move * min(1.0, MAX_MOVE / max(longest, 1e-300))
         if longest < SMALL_MOVE or not self.near:
             return move
         loss = self.task.loss(self.parameters + PROBE * move)
@@ -133,7 +147,7 @@ class _Point:
             return None
         part = self.part(move, curvature) if longest < SHORT_MOVE else 1.0
         move = part * move + 0.5 * part**2 * bend
-        return move * min(1.0, MAX_MOVE / float(np.abs(move).max()))
+        return np.clip(move, -MAX_MOVE, MAX_MOVE)
 
 
 def minimise(

@@ -75,6 +75,22 @@ def test_a_parameter_at_its_limit_does_not_stop_the_others() -> None:
     assert descend(law, problem, nothing, start).objective <= fit(curves, "mpl_gamma0", None).objective * (1 + 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("law", "gain", "steps"), [("mpl", 1500.0, 2000), ("mpl", 1500.0, 3000), ("mpl_risk", 700.0, 2000)]
+)
+def test_curves_that_ask_for_no_loss_in_the_end_are_fitted_no_worse_than_by_their_truth(
+    law: str, gain: float, steps: int
+) -> None:
+    truth = (1e-4, 1.85, 0.12, gain, 1.1, 0.6, 0.5)
+    curves = three(law, truth, noise=2e-3, steps=steps)
+    problem = make_problem(law, curves)
+    of_truth = huber(problem.log_loss - np.log(problem.loss(law_of(law), to_logs(law_of(law), truth))), problem.delta)
+    found = fit(curves, law, 0.02, error_bars=False)
+    assert found.objective < of_truth
+    assert found.parameters["L0"] == pytest.approx(1e-6 * min(curve.loss.min() for curve in curves))
+    assert found.message.endswith(f"L0 is at its limit of {found.parameters['L0']:.3g}")
+
+
 def test_a_parameter_at_its_limit_is_told() -> None:
     found = fit(three("mpl_gamma0", TRUE["mpl_gamma0"]), "mpl", None, error_bars=False)
     assert found.parameters["gamma"] == pytest.approx(1e-3)
