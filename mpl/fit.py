@@ -259,5 +259,5 @@ def select(curves: Sequence[Curve], laws: Sequence[str] = tuple(LAWS)) -> dict[s
     for law in laws:
         problem = make_problem(law, curves)
         width = choose_width(law_of(law), problem)[0]
-        found[law] = scores(law_of(law), problem, [width])[0]
+        found[law] = scores(law_of(law), problem, [width])[0][0]
     return dict(sorted(found.items(), key=lambda pair: pair[1]))

@@ -4,8 +4,9 @@ The free optimum of the law on a few curves fits them better than it predicts ot
 response, follow what the law leaves out. So both are drawn to a centre, beta = 0.6 and gamma = 1/2: the published
 fits of three model sizes have beta 0.58 to 0.60 and gamma 0.63 to 0.66, and gamma = 1/2 is as good within what those
 curves tell. A prior says how far, as the standard deviation of log beta and log gamma, and its strength is chosen
-from the training curves alone: the strongest one with which curves that are left out are predicted about as well as
-with the best one, or as well as the law is known to hold at all.
+from the training curves alone: the strongest one with which curves that are left out are predicted as well as with
+the best one within the standard error of that (the rule of Breiman et al., Classification and Regression Trees, 1984),
+or as well as the law is known to hold at all.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def folds(law: Law, problem: Problem) -> list[tuple[Problem, Problem]]:
     return pairs or [problem.tails(TAIL)]
 
 
-def scores(law: Law, problem: Problem, widths: Sequence[float | None]) -> list[float]:
-    """Return the mean relative error of what is left out, with each width."""
+def scores(law: Law, problem: Problem, widths: Sequence[float | None]) -> tuple[list[float], list[float]]:
+    """Return the mean relative error of what is left out, with each width, and its standard error over what it was."""
     pairs = folds(law, problem.thinned(SCORE_POINTS))
     errors = np.zeros((len(widths), len(pairs)))
     for j, (fitted, left) in enumerate(pairs):
@@ -59,14 +60,16 @@ def scores(law: Law, problem: Problem, widths: Sequence[float | None]) -> list[f
             end = descend(law, fitted, prior, start, 1e-5) if start is not None else solve(law, fitted, prior)[0]
             start = end.parameters
             errors[i, j] = np.abs(left.loss(law, start) / np.exp(left.log_loss) - 1).mean()
-    return [float(error) for error in errors.mean(axis=1)]
+    spread = errors.std(axis=1, ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else np.zeros(len(widths))
+    return errors.mean(axis=1).tolist(), spread.tolist()
 
 
 def choose_width(law: Law, problem: Problem) -> tuple[float | None, dict[float, float]]:
     """Return the width, None for a law that has no shape, and the score of each."""
     if not law.shape:
         return None, {}
-    found = scores(law, problem, WIDTHS)
-    allowed = max(min(found), KNOWN_ERROR)
+    found, spread = scores(law, problem, WIDTHS)
+    best = int(np.argmin(found))
+    allowed = max(found[best] + spread[best], KNOWN_ERROR)
     width = next(width for width, score in zip(WIDTHS, found, strict=True) if score <= allowed)
     return width, dict(zip(WIDTHS, found, strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mpl import Curve, FitResult, Metrics, MplError, fit, plots, select
+from mpl import Curve, FitResult, Metrics, MplError, fit, plots, prior, select
 from mpl.curve import divergence
 from mpl.fit import make_problem
 from mpl.laws import Law, law_of, to_logs
@@ -106,11 +106,22 @@ def test_a_stronger_prior_holds_the_shape() -> None:
 
 
 def test_the_prior_is_weak_where_left_out_curves_say_so() -> None:
-    far = fit(three("mpl", (*TRUE["mpl"][:4], 0.2, 6.0, 0.1)), "mpl")
+    far = fit(three("mpl", (*TRUE["mpl"][:3], 900.0, 0.2, 6.0, 0.1)), "mpl")
     near = fit(three("mpl", TRUE["mpl"]), "mpl")
     assert near.shape_prior == min(near.prior_scores)
     assert far.shape_prior is not None
-    assert far.prior_scores[far.shape_prior] <= max(2.5e-3, min(far.prior_scores.values()))
+    assert far.shape_prior > near.shape_prior
+
+
+@pytest.mark.parametrize(("error", "width"), [(1e-3, 0.1), (1e-5, 1.0)])
+def test_a_weaker_prior_must_be_better_by_the_error_of_that(
+    error: float, width: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [0.0124, 0.0116, 0.0115, 0.0114, 0.0108, 0.0110]
+    monkeypatch.setattr(prior, "scores", lambda *_: (found, [error] * len(found)))
+    chosen, by_width = prior.choose_width(law_of("mpl"), make_problem("mpl", three("mpl", TRUE["mpl"])))
+    assert chosen == width
+    assert list(by_width.values()) == found
 
 
 def test_bars_widen_with_what_left_out_curves_show() -> None:
