@@ -116,7 +116,7 @@ class GpuWork:
             self._say(f"{error} Nothing starts on a GPU until this is over.")
 
     def _learn(self, item: Running, seen: Seen, outcome: Outcome, was_oom: bool) -> None:
-        if item.options.per_gpu is not None or self._samples is None:
+        if item.options.per_gpu is not None or self._samples is None or item.fallback:  # which needs less than its kind
             return
         sample = sample_of(seen, was_oom, None if was_oom else outcome.seconds)
         if sample is None:

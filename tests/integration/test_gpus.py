@@ -150,6 +150,17 @@ def test_out_of_memory_alone_is_a_failure_unless_the_user_knows_what_to_do(
     assert "batch: 90" in (project.output / "N_1" / "param").read_text()
 
 
+def test_what_less_needs_says_nothing_of_the_whole(machine: Callable[..., FakeNvml], project: Project) -> None:
+    machine(FakeGpu(0))
+    project.write(
+        f"template:\n  a: {{cmd: '{USES} {{batch}}000 {{batch}}000@0.3', on_oom: {{batch: '{{batch}}/9'}}}}\n"
+        "default: {batch: 90}\nstage: {per_gpu: auto}\n---\nn: [0, 1, 2]\n"
+    )
+    assert project.run().returncode == 0
+    for name in project.trials():  # alone from the first: two of ten of these GB would fit together
+        assert [record.get("override") for record in project.attempts(name, "start")] == [None, {"batch": 10}]
+
+
 def test_a_lost_gpu_sends_its_attempt_elsewhere(
     machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
 ) -> None:
