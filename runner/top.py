@@ -45,7 +45,7 @@ class TopWatcher(LiveWatcher):
 
     def __init__(self, progress: Progress, trials: int, console: Console) -> None:
         psutil.cpu_percent()  # the first call only begins to measure
-        self._nvml = Nvml()
+        self._nvml = Nvml(patience_s=GPU_LOOK_S)
         self._gpus: list[Device] = []
         self._look_at = 0.0
         super().__init__(progress, trials, console, has_whole_screen=True)

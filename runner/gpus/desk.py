@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5  # between two looks while something waits for a GPU
 IDLE_LOOK_S = 1.0  # and while attempts only run
+LOOK_PATIENCE_S = 2.0  # while the daemon waits for the driver, it does nothing else
 
 # The kind, and what `Sample` holds.
 _LINE = TypeAdapter(tuple[str, PositiveInt, PositiveInt, StrictBool, PositiveFloat | None, PositiveInt | None])
@@ -92,7 +93,7 @@ class GpuDesk:
         """`say` hears what the driver turns out not to tell."""
         self._say = say
         self._wish: GpuWish | None = None
-        self._nvml = Nvml(boot_seconds)
+        self._nvml = Nvml(boot_seconds, LOOK_PATIENCE_S)
         self._leases = LeaseStore()
         self._past: dict[str, Past] = {}
         self._attempts: dict[int, _Attempt] = {}

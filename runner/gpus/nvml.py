@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import os
+import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 REOPEN_S = 10.0  # NVML's initialisation takes up to seconds where nothing keeps the driver awake
+PATIENCE_S = 30.0  # for an answer; a driver in trouble may hold a call for ever
 
 # The driver, the GPU or the user's rights lack this call: the rest goes on without it.
 _LACKING = frozenset(
@@ -52,10 +55,13 @@ Handle = Any  # a ctypes pointer; pynvml has no types
 
 
 class Nvml:
-    """The driver, opened at the first reading and again after a loss; no method raises because of it."""
+    """The driver, opened at the first reading and again after a loss; no method raises or hangs because of it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, patience_s: float = PATIENCE_S) -> None:
+        """`patience_s`: how long a reading may keep its caller waiting; it goes on without that."""
         self._clock = clock
+        self._patience_s = patience_s
+        self._reading: Future[Snapshot] | None = None  # one without an answer
         self._is_open = False
         self._reopen_at = -math.inf
         self._no_driver = ""
@@ -68,7 +74,21 @@ class Nvml:
         self._notices: list[str] = []
 
     def snapshot(self) -> Snapshot:
-        """All GPUs and MIG instances now; one that was there earlier and is no more is lost."""
+        """All GPUs and MIG instances now; one that was there earlier and is no more is lost.
+
+        None of them can be read until a reading that has outlasted the patience is over.
+        """
+        if self._reading is None or self._reading.done():  # what came so late is no more so
+            self._reading = _in_thread(self._read_now)
+            with suppress(TimeoutError):
+                snapshot = self._reading.result(self._patience_s)
+                self._reading = None
+                return snapshot
+        silent = f"the NVIDIA driver has not answered for {self._patience_s:g} s"
+        devices = tuple(_without_readings(device, Health.UNREADABLE, silent) for device in self._shown())
+        return Snapshot(self._clock(), devices, silent)
+
+    def _read_now(self) -> Snapshot:
         now_s = self._clock()
         if now_s >= self._reopen_at:
             self._open(now_s)
@@ -87,8 +107,10 @@ class Nvml:
         self._processes = {pid: process for pid, process in self._processes.items() if pid in listed}
         if self._no_driver or any(device.health is not Health.WELL for device in devices.values()):
             self._reopen_at = min(self._reopen_at, now_s + REOPEN_S)
-        in_order = sorted(devices.values(), key=lambda device: (device.bus, device.index))
-        return Snapshot(now_s, tuple(in_order), self._no_driver)
+        return Snapshot(now_s, self._shown(), self._no_driver)
+
+    def _shown(self) -> tuple[Device, ...]:
+        return tuple(sorted(self._known.values(), key=lambda device: (device.bus, device.index)))
 
     def take_notices(self) -> list[str]:
         """What the driver turned out not to tell, each thing once."""
@@ -96,7 +118,12 @@ class Nvml:
         return notices
 
     def close(self) -> None:
-        """Gives the driver back."""
+        """Gives the driver back, unless it is still held by a call."""
+        if self._reading is not None and not self._reading.done():
+            return
+        self._close()
+
+    def _close(self) -> None:
         if self._is_open:
             with suppress(pynvml.NVMLError):  # it went before us
                 pynvml.nvmlShutdown()
@@ -105,7 +132,7 @@ class Nvml:
         self._fixed.clear()
 
     def _open(self, now_s: float) -> None:
-        self.close()
+        self._close()
         self._no_driver, self._is_mute = "", False
         self._reopen_at = math.inf
         try:
@@ -198,6 +225,20 @@ class Nvml:
         if key not in self._noticed:
             self._noticed.add(key)
             self._notices.append(text)
+
+
+def _in_thread(call: Callable[[], Snapshot]) -> Future[Snapshot]:
+    """What a call will say; the thread does not outlive the program, not even where the call never ends."""
+    future: Future[Snapshot] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=answer, name="nvml", daemon=True).start()
+    return future
 
 
 def one_look() -> Snapshot:

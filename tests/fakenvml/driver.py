@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).with_name("fakenvml.c")
 PROGRAM = Path(__file__).with_name("program.py")
 NOT_SUPPORTED = -1
+HANGS = -1
 EVERY_CALL, EVERY_DEVICE, NO_DEVICE = "*", "*", "-"
 LIBRARY = "libnvidia-ml.so.1"
 
@@ -80,7 +81,7 @@ class FakeNvml:
         new.replace(self.path)
 
     def fail(self, call: str, device: str, code: int) -> None:
-        """Lets a call on a device fail with an error code of NVML."""
+        """Lets a call on a device fail with an error code of NVML, or, with HANGS, not return before `heal`."""
         self.errors.append((call, device, code))
         self.show()
 

@@ -5,7 +5,7 @@
  *   device INDEX UUID BUS TOTAL_MIB OTHER_USED_MIB UTILISATION MIG_MODE NAME        (-1: not supported)
  *   mig PARENT_UUID NUMBER UUID TOTAL_MIB NAME
  *   process UUID C|G|M PID USED_MIB                                               (-1: not available)
- *   error CALL UUID|* CODE
+ *   error CALL UUID|* CODE                                                        (-1: hangs until the line is gone)
  * Programs add lines to $FAKE_NVML.uses, of which the last one of a pid and device counts while the pid lives:
  *   PID UUID USED_MIB
  *
@@ -20,8 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
+enum { HANGS = -1, SUCCESS = 0, UNINITIALIZED = 1, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
 enum { MAX_DEVICES = 128, MAX_PROCESSES = 4096, MAX_USES = 16384, MAX_ERRORS = 64, TEXT = 96 };
 static const unsigned long long MIB = 1024 * 1024, NOT_AVAILABLE = ~0ULL;
 
@@ -154,12 +155,23 @@ static Device *find(const char *uuid) {
     return NULL;
 }
 
-static int injected(const char *call, const char *uuid) {
+static int code_of(const char *call, const char *uuid) {
     for (int i = 0; i < error_count; i++)
         if ((!strcmp(errors[i].call, "*") || !strcmp(errors[i].call, call)) &&
             (!strcmp(errors[i].uuid, "*") || !strcmp(errors[i].uuid, uuid)))
             return errors[i].code;
     return SUCCESS;
+}
+
+static int injected(const char *call, const char *uuid) {
+    int code;
+    while ((code = code_of(call, uuid)) == HANGS) {
+        pthread_mutex_unlock(&lock);
+        usleep(20000);
+        pthread_mutex_lock(&lock);
+        refresh();
+    }
+    return code;
 }
 
 /* The device behind a handle, or the error code of the call. */

@@ -12,7 +12,7 @@ import psutil
 import pynvml
 import pytest
 
-from tests.fakenvml.driver import PROGRAM, FakeGpu, FakeNvml, uuid
+from tests.fakenvml.driver import HANGS, PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,6 +176,25 @@ def test_a_lost_gpu_sends_its_attempt_elsewhere(
     first, second = project.attempts("N_0", "start")
     assert (first["gpus"], second["gpus"]) == ({uuid(0): "1"}, {uuid(1): "1"})
     assert [record["state"] for record in ends(project, "N_0")] == ["interrupted", "finished"]
+
+
+def test_a_driver_that_hangs_holds_up_nothing_but_what_wants_a_gpu(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    fake = machine(FakeGpu(0), FakeGpu(1))
+    project.write(f"template:\n  a: {USES} 700; {WAITS}\n---\nn: [0, 1]\n")
+    with fake.program("1", "2000"):
+        run = project.start()
+        until(lambda: any(project.output.glob("N_0/log.a.*")), project.trials)
+        until(lambda: "ready" in project.log("N_0", "a"), lambda: project.log("N_0", "a"))
+        fake.fail("nvmlDeviceGetUtilizationRates", "*", HANGS)
+        until(lambda: "has not answered" in project.run("status").stdout, lambda: project.run("status").stdout)
+        (project.path / "go").touch()
+        until(lambda: bool(ends(project, "N_0")), lambda: project.run("status").stdout)
+        assert project.trials() == ["N_0"]
+        fake.heal()
+        assert run.wait(30) == 0
+    assert [ends(project, name)[0]["state"] for name in project.trials()] == ["finished", "finished"]
 
 
 def test_two_daemons_never_have_the_same_gpu_and_a_killed_one_loses_none(

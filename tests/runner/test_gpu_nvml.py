@@ -14,7 +14,7 @@ import pytest
 
 from runner.devices import Health
 from runner.gpus.nvml import REOPEN_S, Nvml
-from tests.fakenvml.driver import EVERY_CALL, NOT_SUPPORTED, FakeGpu, FakeNvml, uuid
+from tests.fakenvml.driver import EVERY_CALL, HANGS, NOT_SUPPORTED, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,6 +323,33 @@ def test_a_driver_that_does_not_answer_for_a_while_has_lost_no_gpu(
     fake.heal()
     clock.now_s += REOPEN_S
     assert [device.health for device in nvml.snapshot().devices] == [Health.WELL, Health.WELL]
+
+
+def test_a_call_that_hangs_keeps_nobody_waiting(fake_nvml: Callable[..., FakeNvml], until: Callable[..., None]) -> None:
+    fake, nvml = fake_nvml(FakeGpu(0), FakeGpu(1)), Nvml(patience_s=0.2)
+    assert [device.used_mib for device in nvml.snapshot().devices] == [0, 0]
+    fake.fail("nvmlDeviceGetUtilizationRates", uuid(1), HANGS)
+    for _ in range(2):
+        snapshot = nvml.snapshot()
+        assert [device.health for device in snapshot.devices] == [Health.UNREADABLE, Health.UNREADABLE]
+        assert snapshot.devices[0].fault == "the NVIDIA driver has not answered for 0.2 s"
+    fake.gpus[0].other_used_mib = 300
+    fake.heal()
+    # What was asked before the memory was taken is not told any more.
+    until(lambda: nvml.snapshot().devices[0].health is Health.WELL, nvml.snapshot)
+    assert [device.used_mib for device in nvml.snapshot().devices] == [300, 0]
+    nvml.close()
+
+
+def test_a_driver_that_hangs_from_the_first_can_be_left(fake_nvml: Callable[..., FakeNvml]) -> None:
+    fake = fake_nvml(FakeGpu(0))
+    fake.fail("nvmlInitWithFlags", "-", HANGS)
+    code = "from runner.gpus.nvml import Nvml; nvml = Nvml(patience_s=0.2); print(nvml.snapshot()); nvml.close()"
+    environment = {**os.environ, **fake.environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "devices=(), no_driver='the NVIDIA driver has not answered for 0.2 s'" in done.stdout
 
 
 def test_a_machine_without_the_library_has_no_gpu(tmp_path: Path) -> None:
