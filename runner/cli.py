@@ -6,11 +6,13 @@ import argparse
 import importlib
 import io
 import os
+import shlex
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, did_you_mean
 from runner.results import options as results
 
 if TYPE_CHECKING:
@@ -175,11 +177,23 @@ def _dispatch(words: Sequence[str]) -> int:
     parser = command.parser(name)
     if not name:
         parser.epilog = f"{EPILOG}. Subcommands: {', '.join(COMMANDS)}; `run check --help` tells of one."
-    options = parser.parse_args(words[1:] if name else words)
+    options, unknown = parser.parse_known_args(words[1:] if name else words)
+    if unknown:
+        parser.error(_unknown(unknown, is_run=not name))
     if not name and options.json and not options.dry_run:
         parser.error("--json goes with --dry-run")
     exit_code: int = importlib.import_module(command.module).run(options)
     return exit_code
+
+
+def _unknown(words: Sequence[str], is_run: bool) -> str:
+    """What is wrong with words that no option takes."""
+    first = words[0]
+    if not is_run or first.startswith("-"):
+        return f"unrecognized arguments: {' '.join(words)}"
+    if Path(first).is_file():
+        return f"{first!r} is a file: `run -y {shlex.quote(first)}` runs what stands in it"
+    return f"there is no subcommand {first!r}.{did_you_mean(first, COMMANDS)} `run --help` lists all"
 
 
 def _open_standard_streams() -> None:

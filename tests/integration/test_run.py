@@ -188,6 +188,8 @@ def test_dry_run_prints_the_commands_and_writes_nothing(project: Project) -> Non
         (TWO_STAGES, ["-y", "other.yaml"], "other.yaml: no such file"),
         (TWO_STAGES, ["-o", "params.yaml"], "-o params.yaml: is a file"),
         (TWO_STAGES, ["--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (TWO_STAGES, ["params.yaml"], "'params.yaml' is a file: `run -y params.yaml` runs what stands in it"),
+        (TWO_STAGES, ["stauts"], "there is no subcommand 'stauts'. Did you mean 'status'?"),
     ],
 )
 def test_bad_input_is_one_message_and_writes_nothing(
