@@ -119,8 +119,22 @@ def test_out_of_memory_beside_others_is_not_the_trials_fault(
     machine: Callable[..., FakeNvml], project: Project
 ) -> None:
     machine(FakeGpu(0))
+    # The small ones keep their memory until the large one, which comes when one of them has it, was refused.
     project.write(
-        f"template:\n  a: {USES} 1000 {{mib}}@1 {{mib}}@1.2\n"
+        f"""\
+case $1 in
+  0) {USES} $2 $2@2.5 ;;
+  2) until test -e held; do sleep 0.02; done
+     {USES} 1000 $2 $2@2.5 || (touch refused; exit 1) ;;
+  *) {USES} $2 for-ever > ready.$1 &
+     until test -s ready.$1; do sleep 0.02; done; touch held
+     until test -e refused; do sleep 0.02; done; kill $!; wait ;;
+esac
+""",
+        "job.sh",
+    )
+    project.write(
+        "template:\n  a: bash job.sh {n} {mib}\n"
         "stage: {per_gpu: auto}\n---\n_zip: {n: [0, 1, 2, 3], mib: [6000, 6000, 22000, 6000]}\n"
     )
     done = project.run()
