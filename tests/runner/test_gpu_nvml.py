@@ -326,13 +326,13 @@ def test_a_driver_that_does_not_answer_for_a_while_has_lost_no_gpu(
 
 
 def test_a_call_that_hangs_keeps_nobody_waiting(fake_nvml: Callable[..., FakeNvml], until: Callable[..., None]) -> None:
-    fake, nvml = fake_nvml(FakeGpu(0), FakeGpu(1)), Nvml(patience_s=0.2)
+    fake, nvml = fake_nvml(FakeGpu(0), FakeGpu(1)), Nvml(patience_s=2.0)
     assert [device.used_mib for device in nvml.snapshot().devices] == [0, 0]
     fake.fail("nvmlDeviceGetUtilizationRates", uuid(1), HANGS)
     for _ in range(2):
         snapshot = nvml.snapshot()
         assert [device.health for device in snapshot.devices] == [Health.UNREADABLE, Health.UNREADABLE]
-        assert snapshot.devices[0].fault == "the NVIDIA driver has not answered for 0.2 s"
+        assert snapshot.devices[0].fault == "the NVIDIA driver has not answered for 2 s"
     fake.gpus[0].other_used_mib = 300
     fake.heal()
     # What was asked before the memory was taken is not told any more.
