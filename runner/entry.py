@@ -38,7 +38,11 @@ class Entry:
 
     def due_terms(self) -> Terms:
         """What that stage asks for."""
-        return self.terms.get(self.due() or "", Terms())
+        return self.terms_of(self.due() or "")
+
+    def terms_of(self, stage: str) -> Terms:
+        """What a stage asks for."""
+        return self.terms.get(stage, Terms())
 
     def put(self, states: Mapping[str, JobState], trial: Trial | None = None) -> None:
         """The stages and their states from now on, whatever they were, and the trial as it is known now."""

@@ -14,12 +14,13 @@ from runner.triage import CauseKind
 from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from runner.endings import Running
     from runner.gpus.desk import GpuPlace, Seen
     from runner.gpus.leases import Lease
-    from runner.model import Outcome, Slot
+    from runner.model import Job, Outcome, Slot
+    from runner.packing import Estimate
     from runner.plans import Plan
     from runner.scheduler import Scheduler
 
@@ -34,6 +35,7 @@ class GpuWork:
         self._say = say
         self._desk = GpuDesk(say)
         self._samples: SampleFile | None = None
+        self._learners: dict[Job, Running] = {}  # the attempts that show what their kind needs
         self._fault = ""
 
     def ask(self, plan: Plan) -> None:
@@ -52,12 +54,14 @@ class GpuWork:
         """Tells the scheduler what may be used; returns the native ids of attempts whose GPU is lost."""
         try:
             seen = self._desk.look(now)
+            self._scheduler.set_cards(seen.cards)
+            self._learn_meanwhile(seen.steady)
+            self._give_back()
         except SystemFaultError as error:
             self._tell_fault(error)
             self._scheduler.set_cards([])
             return []
         self._fault = ""
-        self._scheduler.set_cards(seen.cards)
         return seen.lost
 
     def lease(self, slot: Slot) -> Lease | None:
@@ -79,8 +83,10 @@ class GpuWork:
             return
         expected_mib = None
         if item.options.per_gpu is None:
-            need = self._scheduler.learning.need(kind_of(item.job.trial, item.job.stage))
+            need = self._need(item.job)
             expected_mib = 0 if need is None else need.mib
+            if self._desk.is_active:
+                self._learners[item.job] = item
         self._desk.begin(item.native_id, item.slot.shares, expected_mib, lease)
 
     def end(self, item: Running, outcome: Outcome, fallbacks: int) -> Outcome:
@@ -88,6 +94,7 @@ class GpuWork:
 
         `fallbacks`: how many further commands for want of memory its stage has.
         """
+        self._learners.pop(item.job, None)
         seen = self._desk.end(item.native_id)
         if seen is not None:
             outcome = replace(outcome, peak_vram_mib=seen.peak_mib, peak_host_mib=seen.usage.host_mib or None)
@@ -95,7 +102,7 @@ class GpuWork:
                 outcome = replace(outcome, cpu_s=seen.usage.cpu_s)
         was_oom = outcome.cause == CauseKind.CUDA_OOM.value and outcome.state is JobState.FAILED
         if seen is not None and (was_oom or outcome.state is JobState.COMPLETED):
-            self._learn(item, seen, outcome, was_oom)
+            self._learn(item, seen, was_oom, None if was_oom else outcome.seconds)
         learning = self._scheduler.learning
         if was_oom and seen is not None and learning.was_oom(item.job, seen.most, seen.card_mib, seen.cards_mib):
             return replace(outcome, state=JobState.INTERRUPTED, fallback=item.fallback)
@@ -115,10 +122,29 @@ class GpuWork:
             self._fault = str(error)
             self._say(f"{error} Nothing starts on a GPU until this is over.")
 
-    def _learn(self, item: Running, seen: Seen, outcome: Outcome, was_oom: bool) -> None:
+    def _need(self, job: Job) -> Estimate | None:
+        return self._scheduler.learning.need(kind_of(job.trial, job.stage))
+
+    def _learn_meanwhile(self, steady: Collection[int]) -> None:
+        """Learns from attempts that run: a steady one where nothing is known, and one that needs more than is known."""
+        for job, item in self._learners.items():
+            seen, need = self._desk.seen(item.native_id), self._need(job)
+            if seen is not None and (item.native_id in steady if need is None else (seen.peak_mib or 0) > need.mib):
+                self._learn(item, seen, was_oom=False, seconds=None)
+
+    def _give_back(self) -> None:
+        """Gives back what running attempts hold of GPUs beyond what is known by now to be needed."""
+        for job, item in self._learners.items():
+            need, slot = self._need(job), self._scheduler.needed(job)
+            if need is not None and slot is not None:
+                self._desk.shrink(item.native_id, slot.shares, need.mib)
+                self._scheduler.shrink(job, slot)
+
+    def _learn(self, item: Running, seen: Seen, was_oom: bool, seconds: float | None) -> None:
+        """`seconds`: how long the attempt took, when it came to its end."""
         if item.options.per_gpu is not None or self._samples is None or item.fallback:  # which needs less than its kind
             return
-        sample = sample_of(seen, was_oom, None if was_oom else outcome.seconds)
+        sample = sample_of(seen, was_oom, seconds)
         if sample is None:
             return
         kind = kind_of(item.job.trial, item.job.stage)

@@ -30,6 +30,8 @@ _MIN_FREEDOM = 2  # samples beyond one for each level
 _NO_LEVEL = sys.maxsize
 # The beginnings of what an attempt needs: the rest is counted from its start, and may come with the last evaluation.
 _APPEARED = Fraction(1, 10)
+STEADY_S = 300.0  # of work without a larger peak: what an attempt needs is seen before its end
+_GROWN = 1.01  # allocators creep; what is less than the margin by far is no news
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,34 @@ def is_settling(age_s: float, seen_mib: int | None, expected_mib: int, limit_s: 
     if age_s >= limit_s:
         return False
     return seen_mib is None or seen_mib < expected_mib * _APPEARED
+
+
+class Growth:
+    """How the memory of an attempt has grown, look by look; all times on one clock, in seconds."""
+
+    def __init__(self, began_s: float) -> None:
+        self._began_s = self._grew_s = self._seen_s = began_s
+        self._peak_mib = 0
+        self._worked_s = 0.0  # since it grew last
+
+    def note(self, now_s: float, peak_mib: int, is_busy: bool) -> bool:
+        """Takes in a look; returns whether it became steady with it.
+
+        It is steady once its GPU has been busy for five minutes without a larger peak, and for as long as it took to
+        come to that. Time in which the GPU does nothing tells nothing: a program may have taken hold of it early and
+        still be preparing its data.
+        """
+        was_steady = self._is_steady
+        if peak_mib > self._peak_mib * _GROWN:
+            self._peak_mib, self._grew_s, self._worked_s = peak_mib, now_s, 0.0
+        elif is_busy:
+            self._worked_s += now_s - self._seen_s
+        self._seen_s = now_s
+        return self._is_steady and not was_steady
+
+    @property
+    def _is_steady(self) -> bool:
+        return self._peak_mib > 0 and self._worked_s >= max(STEADY_S, self._grew_s - self._began_s)
 
 
 def after_oom(was_alone: bool, card_mib: int | None, cards_mib: Collection[int | None]) -> tuple[bool, int]:

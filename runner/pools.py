@@ -127,6 +127,18 @@ class GpuPool:
             for card in cards
         )
 
+    def needed(self, slot: Slot, demand: Demand) -> Slot | None:
+        """The slot without what it has beyond what is known to be needed; None: it has no more."""
+        if demand.share is not None or demand.need is None:
+            return None
+        known = {uuid: card for uuid in slot.shares if (card := self._cards.get(uuid)) is not None}
+        less = {uuid: min(slot.shares[uuid], demand.share_of(card)) for uuid, card in known.items()}
+        return None if {**slot.shares, **less} == slot.shares else replace(slot, shares={**slot.shares, **less})
+
+    def shrink(self, slot: Slot) -> None:
+        """Less of a slot is taken from now on."""
+        self._held[slot.label] = replace(self._held[slot.label], slot=slot)
+
     def adopt(self, slot: Slot) -> Slot:
         """Takes what an attempt holds already; also of cards that may not be used any more."""
         if slot.label in self._held:

@@ -263,6 +263,19 @@ class Scheduler:
         starts += [self._start(entry, slot) for entry, slot in self._slots.fill(self._line, now)]
         return starts
 
+    def needed(self, job: Job) -> Slot | None:
+        """A running job's slot without what it has beyond what its kind is known by now to need; None: it has less."""
+        slot = self._held.get(job)
+        if slot is None:
+            return None
+        demand = self.learning.demand(job.trial, job.stage, self._entries[job.trial.key].terms_of(job.stage))
+        return self._slots.needed(slot, demand)
+
+    def shrink(self, job: Job, slot: Slot) -> None:
+        """A running job has no more than this of its slot from now on."""
+        self._held[job] = slot
+        self._slots.shrink(slot)
+
     def refuse(self, start: Start) -> None:
         """Takes a start back whose slot turned out to be taken."""
         entry = self._entries[start.job.trial.key]

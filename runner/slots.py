@@ -81,6 +81,14 @@ class Slots:
             self._stagger.note(entry.due() or "", now)
         return fits
 
+    def needed(self, slot: Slot, demand: Demand) -> Slot | None:
+        """The slot without what it has beyond what is known to be needed; None: it has no more."""
+        return self._gpus.needed(slot, demand)
+
+    def shrink(self, slot: Slot) -> None:
+        """Less of a slot is taken from now on."""
+        self._gpus.shrink(slot)
+
     def adopt(self, slot: Slot) -> Slot | None:
         """Takes what an attempt has already; None: another adopted one has it."""
         if slot.shares:

@@ -16,7 +16,7 @@ from runner.gpus.leases import LeaseStore, claims
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Sampler, Usage, process_table
 from runner.gpuwish import cards
-from runner.packing import Sample, is_settling
+from runner.packing import Growth, Sample, is_settling
 from runner.process import boot_seconds
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class _Attempt:
     sampler: Sampler
     expected_mib: int | None
     lease: Lease | None
+    growth: Growth
     levels: Counter[int] = field(default_factory=Counter)  # how often it was one of so many on its fullest card
 
 
@@ -56,11 +57,12 @@ class Look:
 
     cards: list[Card]
     lost: list[int]  # native ids
+    steady: list[int]  # and those of attempts of which this look is enough to tell what they need
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of an attempt that is over."""
+    """What was seen of an attempt."""
 
     usage: Usage
     level: int  # it was one of so many for most of its time
@@ -130,14 +132,14 @@ class GpuDesk:
         conditions = self._wish.conditions()
         self._past = remember(self._past, snapshot, held, conditions)
         self.verdicts = judge(snapshot, self._past, held, conditions, self._wish.limit, Patience())
-        settling = self._sample(snapshot)
+        settling, steady = self._sample(snapshot)
         self._ours = {uuid for uuid, items in held.items() if any(claim.is_mine for claim in items)}
         foreign = {uuid: [claim for claim in items if not claim.is_mine] for uuid, items in held.items()}
-        return Look(cards(self._wish, snapshot, self.verdicts, foreign, settling), self._lost(now_s))
+        return Look(cards(self._wish, snapshot, self.verdicts, foreign, settling), self._lost(now_s), steady)
 
     def lease(self, shares: Mapping[str, Fraction]) -> Lease | None:
         """Leases shares of cards, or, where somebody was faster, none of them."""
-        lease = self._leases.take({uuid: share for card, share in shares.items() for uuid in card.split(",")})
+        lease = self._leases.take(_by_gpu(shares))
         if lease is None:
             self._next_s = 0.0
         return lease
@@ -154,16 +156,31 @@ class GpuDesk:
             lease.name_root(native_id)
         uuids = tuple(uuid for card in shares for uuid in card.split(","))
         sampler = Sampler(native_id, uuids, self._snapshot)
-        self._attempts[native_id] = _Attempt(uuids, boot_seconds(), sampler, expected_mib, lease)
+        began_s = boot_seconds()
+        self._attempts[native_id] = _Attempt(uuids, began_s, sampler, expected_mib, lease, Growth(began_s))
+
+    def shrink(self, native_id: int, shares: Mapping[str, Fraction], expected_mib: int) -> None:
+        """Gives back what an attempt holds beyond these shares."""
+        self._leases.shrink(native_id, _by_gpu(shares))
+        self._attempts[native_id].expected_mib = expected_mib
 
     def end(self, native_id: int) -> Seen | None:
         """Gives back what an attempt held; returns what was seen of it."""
         attempt = self._attempts.pop(native_id, None)
-        if attempt is None or self._snapshot is None:
+        if attempt is None:
             return None
         if attempt.lease is not None:
             attempt.lease.release()
         attempt.levels[1 + self._beside(attempt)] += 1
+        return self._seen(attempt)
+
+    def seen(self, native_id: int) -> Seen | None:
+        """What has been seen of an attempt so far; None before the first look at it."""
+        attempt = self._attempts.get(native_id)
+        return self._seen(attempt) if attempt is not None and attempt.levels else None
+
+    def _seen(self, attempt: _Attempt) -> Seen:
+        assert self._snapshot is not None  # `begin` has taken one
         level = attempt.levels.most_common(1)[0][0]
         sizes = {device.uuid: device.total_mib for device in self._snapshot.usable()}
         own = [sizes.get(uuid) for uuid in attempt.uuids]
@@ -195,19 +212,24 @@ class GpuDesk:
         gone = {uuid for uuid, since_s in self._lost_since.items() if now_s - since_s >= LOOK_S / 2}
         return [native_id for native_id, attempt in self._attempts.items() if not gone.isdisjoint(attempt.uuids)]
 
-    def _sample(self, snapshot: Snapshot) -> set[str]:
-        """Looks at what attempts use; returns the GPUs where the memory of one is still to appear."""
+    def _sample(self, snapshot: Snapshot) -> tuple[set[str], list[int]]:
+        """Looks at what attempts use; returns the GPUs where the memory of one is still to appear, and the steady."""
         settling: set[str] = set()
+        steady: list[int] = []
         table = process_table() if self._attempts else []
-        for attempt in self._attempts.values():
+        busy = {device.uuid for device in snapshot.devices if device.utilization}
+        for native_id, attempt in self._attempts.items():
             usage = attempt.sampler.sample(snapshot, table)
             attempt.levels[1 + self._beside(attempt)] += 1
+            peak_mib = max(attempt.sampler.peak.vram_mib.values(), default=0)
+            if attempt.growth.note(snapshot.at_s, peak_mib, busy.issuperset(attempt.uuids)):
+                steady.append(native_id)
             if attempt.expected_mib is None:
                 continue
             for uuid in attempt.uuids:
                 if is_settling(snapshot.at_s - attempt.began_s, usage.vram_mib.get(uuid), attempt.expected_mib):
                     settling.add(uuid)
-        return settling
+        return settling, steady
 
     def _beside(self, attempt: _Attempt) -> int:
         """How many other attempts are on the card that it shares with most."""
@@ -215,9 +237,13 @@ class GpuDesk:
         return max((sum(uuid in uuids for uuids in others) for uuid in attempt.uuids), default=0)
 
 
+def _by_gpu(shares: Mapping[str, Fraction]) -> dict[str, Fraction]:
+    return {uuid: share for card, share in shares.items() for uuid in card.split(",")}
+
+
 def sample_of(seen: Seen, was_oom: bool, seconds: float | None) -> Sample | None:
     """What an attempt teaches; None where too little was seen. `seconds`: how long it took, when it came to its end."""
-    if seen.peak_mib is None or (seen.usage.is_whole_device and seen.level > 1):
+    if seen.peak_mib is None or (seen.usage.is_whole_device and seen.most > 1):
         return None
     if seen.is_adopted and not was_oom:  # it may have needed more before
         return None

@@ -100,6 +100,14 @@ class LeaseStore:
                 return None
             return self._write(LeaseRecord(dict(shares), os.getuid(), os.getpid(), time.time()))
 
+    def shrink(self, pid: int, shares: Mapping[str, Fraction]) -> None:
+        """Gives back what our lease with this root has beyond these shares, whatever process holds it."""
+        with self._locked(fcntl.LOCK_EX):
+            for path, record in list(self._look()):
+                if record is not None and (record.pid, record.uid) == (pid, os.getuid()):
+                    least = {uuid: min(share, shares.get(uuid, share)) for uuid, share in record.shares.items()}
+                    _append(path, _line({"shares": _texts(least)}))
+
     def held(self) -> list[LeaseRecord]:
         """All leases that are held now, of all users."""
         if not self._directory.exists():
@@ -114,8 +122,7 @@ class LeaseStore:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             os.fchmod(fd, 0o644)  # whatever the umask: others must be able to read it
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shares = {uuid: str(share) for uuid, share in record.shares.items()}
-            os.write(fd, _line({"shares": shares, "pid": record.pid, "since": record.since}))
+            os.write(fd, _line({"shares": _texts(record.shares), "pid": record.pid, "since": record.since}))
         except OSError as error:
             if fd is not None:
                 os.close(fd)
@@ -195,8 +202,23 @@ def _is_still(path: Path, fd: int) -> bool:
         return False
 
 
+def _texts(shares: Mapping[str, Fraction]) -> dict[str, str]:
+    return {uuid: str(share) for uuid, share in shares.items()}
+
+
 def _line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record).encode() + b"\n"
+
+
+def _append(path: str, line: bytes) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SystemFaultError(f"{path}: {error.strerror}; the lease stays as it is.") from error
 
 
 def _read(fd: int) -> LeaseRecord:

@@ -45,6 +45,12 @@ def ends(project: Project, name: str) -> list[dict[str, Any]]:
     return project.attempts(name, "end")
 
 
+def seen_mib(project: Project) -> list[int]:
+    """What is used of each GPU, as the daemon saw it last."""
+    places = json.loads(project.run("status", "--json").stdout)["places"]
+    return [place["used_mib"] for place in places if place["used_mib"] is not None]
+
+
 def most_at_once(project: Project) -> int:
     """How many programs were alive together at most, by the lines `begin` and `end` of the file `ledger`."""
     count = most = 0
@@ -113,6 +119,48 @@ def test_what_fits_together_is_learned_from_the_first(machine: Callable[..., Fak
     (project.path / "ledger").unlink()
     assert project.run("-f").returncode == 0
     assert (project.path / "ledger").read_text().split()[:2] == ["begin", "begin"]
+
+
+def test_what_is_learned_from_one_makes_room_beside_those_that_began_alone(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0), FakeGpu(1))
+    project.write(
+        f"template:\n  a: '{USES} 5000 for-ever & until test -e go.{{n}}; do sleep 0.02; done; kill $!'\n"
+        "stage: {per_gpu: auto}\n---\nn: {_range: [0, 9]}\n"
+    )
+    assert project.run("--detach").returncode == 0
+    until(lambda: seen_mib(project) == [5000, 5000], lambda: seen_mib(project))
+    assert project.trials() == ["N_0", "N_1"]
+    (project.path / "go.0").touch()
+    until(lambda: len(project.trials()) == 9, project.trials)
+    for number in range(1, 9):
+        (project.path / f"go.{number}").touch()
+    assert project.run("wait").returncode == 0
+    beside = starts(project)["N_1"]["gpus"].keys()
+    assert sum(record["gpus"].keys() == beside for record in starts(project).values()) == 4
+
+
+def test_a_program_that_works_for_long_teaches_before_its_end(
+    machine: Callable[..., FakeNvml], project: Project, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    fake = machine(FakeGpu(0))
+    (tmp_path / "sitecustomize.py").write_text("import runner.packing\nrunner.packing.STEADY_S = 1.0\n")
+    project.environment["PYTHONPATH"] = os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")])
+    project.write(
+        f"template:\n  a: '{USES} 5000 for-ever & {WAITS}; kill $!'\n"
+        "stage: {per_gpu: auto}\n---\nn: {_range: [0, 4]}\n"
+    )
+    assert project.run("--detach").returncode == 0
+    until(lambda: seen_mib(project) == [5000], lambda: seen_mib(project))
+    assert project.trials() == ["N_0"]
+    fake.gpus[0].utilization = 80
+    fake.show()
+    until(lambda: seen_mib(project) == [20_000], lambda: seen_mib(project))
+    assert ends(project, "N_0") == []
+    (project.path / "go").touch()
+    assert project.run("wait").returncode == 0
+    assert {ends(project, name)[0]["peak_vram_mib"] for name in project.trials()} == {5000}
 
 
 def test_out_of_memory_beside_others_is_not_the_trials_fault(

@@ -10,7 +10,7 @@ import pytest
 
 from runner.gpus.desk import GpuDesk
 from runner.gpuwish import GpuWish
-from runner.packing import WHOLE
+from runner.packing import STEADY_S, WHOLE
 from tests.fakenvml.driver import FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
@@ -38,3 +38,28 @@ def test_one_look_that_errs_interrupts_nothing(desk: tuple[GpuDesk, FakeNvml]) -
     fake.fail("*", uuid(0), pynvml.NVML_ERROR_UNKNOWN)
     assert one.look(101.0).lost == []
     assert one.look(101.5).lost == [os.getpid()]
+
+
+@pytest.mark.parametrize("utilization", [60, 0])
+def test_an_attempt_whose_gpu_works_becomes_steady(
+    fake_nvml: Callable[..., FakeNvml], monkeypatch: pytest.MonkeyPatch, utilization: int
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("runner.gpus.desk.boot_seconds", lambda: now_s)
+    fake = fake_nvml(FakeGpu(0), FakeGpu(1))
+    desk = GpuDesk(print)
+    desk.ask(GpuWish())
+    desk.begin(os.getpid(), {f"{uuid(0)},{uuid(1)}": WHOLE}, 0, None)
+    assert desk.seen(os.getpid()) is None
+    for gpu in fake.gpus:
+        gpu.processes, gpu.utilization = [(os.getpid(), "C", 5_000)], utilization
+    fake.show()
+    found = []
+    while now_s < 1000.0 + 2 * STEADY_S:
+        now_s += 20.0
+        found += [(now_s, steady) for steady in [desk.look(now_s).steady] if steady]
+    assert found == ([(1020.0 + STEADY_S, [os.getpid()])] if utilization else [])
+    seen = desk.seen(os.getpid())
+    assert seen is not None
+    assert (seen.peak_mib, seen.level) == (5_000, 1)
+    pynvml.nvmlShutdown()

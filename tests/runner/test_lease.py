@@ -279,6 +279,26 @@ def test_killed_holders_leave_nothing_leased(directory: Path, taker: Callable[..
     lease.release()
 
 
+def test_a_lease_that_shrinks_leaves_room_whoever_holds_it(directory: Path) -> None:
+    store = LeaseStore(directory)
+    lease, other = store.take({"GPU-a": WHOLE, "GPU-b": WHOLE}), store.take({"GPU-c": WHOLE})
+    assert lease is not None
+    assert other is not None
+    with child_with(lease.fd) as pid:
+        lease.name_root(pid)
+        lease.release()  # only the child has it now, as after a daemon was killed
+        LeaseStore(directory).shrink(pid, {"GPU-a": THIRD, "GPU-b": Fraction(1, 2)})
+        assert taken(store) == {"GPU-a": THIRD, "GPU-b": Fraction(1, 2), "GPU-c": 1}
+        store.shrink(pid, {"GPU-a": WHOLE, "GPU-b": THIRD})  # it never grows again
+        assert taken(store) == {"GPU-a": THIRD, "GPU-b": THIRD, "GPU-c": 1}
+        beside = store.take({"GPU-a": Fraction(2, 3)})
+        assert beside is not None
+        assert store.take({"GPU-a": Fraction(1, 100)}) is None
+        beside.release()
+    other.release()
+    assert store.held() == []
+
+
 # --- many at once ---
 
 

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.packing import (
+    STEADY_S,
     WHOLE,
     Card,
     Demand,
     Estimate,
+    Growth,
     Running,
     Sample,
     after_oom,
@@ -194,6 +196,35 @@ def test_a_job_that_no_cards_here_can_serve_keeps_none() -> None:
 )
 def test_an_attempt_settles_with_its_memory_or_with_time(age_s: float, seen_mib: int | None, expected: bool) -> None:
     assert is_settling(age_s, seen_mib, 1_000) is expected
+
+
+def steady_after(*looks: tuple[float, int, bool]) -> float | None:
+    """When an attempt became steady that began at 0: each look is at a time, with its peak so far, busy or not."""
+    growth = Growth(0.0)
+    return next((at_s for at_s, peak_mib, is_busy in looks if growth.note(at_s, peak_mib, is_busy)), None)
+
+
+def test_an_attempt_is_steady_after_minutes_of_work_without_growth() -> None:
+    looks = [(at_s, 5_000 if at_s >= 10.0 else 500, True) for at_s in map(float, range(1, 1000))]
+    assert steady_after(*looks) == 10.0 + STEADY_S
+    growth = Growth(0.0)
+    assert sum(growth.note(*look) for look in looks) == 1  # it is told once
+
+
+def test_an_attempt_that_grew_late_is_given_as_long_again() -> None:
+    looks = [(at_s, 5_000 if at_s >= 700.0 else 4_000, at_s >= 600.0) for at_s in map(float, range(1, 2000))]
+    assert steady_after(*looks) == 1400.0
+
+
+def test_creeping_by_little_is_no_growth_and_much_of_it_is() -> None:
+    looks = [(at_s, 5_000 + int(at_s // 10), True) for at_s in map(float, range(1, 1000))]
+    assert steady_after(*looks) == 1.0 + STEADY_S
+    assert steady_after(*[(at_s, 5_000 + int(at_s), True) for at_s in map(float, range(1, 250))]) is None
+
+
+@pytest.mark.parametrize(("peak_mib", "is_busy"), [(500, False), (0, True)])
+def test_a_program_that_only_prepares_is_not_steady(peak_mib: int, is_busy: bool) -> None:
+    assert steady_after(*[(float(at_s), peak_mib, is_busy) for at_s in range(1, 10_000)]) is None
 
 
 # --- out of memory ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 
 import pytest
 
@@ -10,6 +11,7 @@ from runner.entry import Entry
 from runner.learning import Learning
 from runner.line import Line, Queue
 from runner.model import JobState, Slot, Terms, Trial
+from runner.packing import Card, Sample
 from runner.slots import Slots
 
 CPUS = [Slot("cpu 0"), Slot("cpu 1")]
@@ -93,3 +95,26 @@ def test_a_trial_goes_on_where_its_next_stage_fits_and_when_it_may_start() -> No
     assert not made.go_on(entry(1, Terms()), cpu, 1.0)
     assert not made.go_on(entry(1, Terms(gpus=0, stagger_s=10.0)), cpu, 5.0)
     assert made.go_on(entry(1, Terms(gpus=0, stagger_s=10.0)), cpu, 6.0)
+
+
+def test_what_a_slot_has_beyond_its_need_is_given_to_others() -> None:
+    learning = Learning()
+    made = Slots(learning)
+    made.set_slots([], has_gpus=True)
+    made.set_cards([Card("GPU-a", 20_000, label="0")])
+    line = Line(made.queue_of)
+    entries = [entry(index, Terms(per_gpu=None)) for index in range(4)]
+    for one in entries:
+        line.join(one)
+    ((first, slot),) = made.fill(line, 0.0)
+    assert made.needed(slot, learning.demand(first.trial, "train", first.due_terms())) is None
+    learning.note("train", Sample(8_000))
+    less = made.needed(slot, learning.demand(first.trial, "train", first.due_terms()))
+    assert less is not None
+    assert less.shares == {"GPU-a": Fraction(8_800, 19_000)}
+    assert made.fill(line, 0.0) == []
+    made.shrink(less)
+    assert filled(made, line) == [(1, "gpu 0 #2")]
+    assert made.needed(less, learning.demand(first.trial, "train", first.due_terms())) is None
+    made.release(less)
+    assert filled(made, line) == [(2, "gpu 0")]
