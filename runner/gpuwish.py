@@ -12,6 +12,7 @@ from runner.packing import Card, Running
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from fractions import Fraction
 
     from runner.devices import Device, Snapshot
     from runner.eligibility import Claim, Verdict
@@ -83,8 +84,12 @@ def cards(
     verdicts: Mapping[str, Verdict],
     foreign: Mapping[str, Sequence[Claim]],
     settling: Collection[str],
+    left_above: Mapping[str, Fraction],
 ) -> list[Card]:
-    """The cards on which something may start now; `foreign` are the leases of others, by UUID."""
+    """The cards on which something may start now; `foreign` are the leases of others, by UUID.
+
+    Where this daemon has so many GPUs as `left_above` says, somebody else comes first.
+    """
     found = []
     for parts, together in members(wish, snapshot.usable()):
         if not all(verdicts[device.uuid].is_open for device in together):
@@ -99,6 +104,7 @@ def cards(
                 label=",".join(device.index for device in together),
                 visible=",".join(device.uuid for device in together),
                 parts=parts,
+                left_above=min((left_above[one.uuid] for one in together if one.uuid in left_above), default=None),
             )
         )
     return found

@@ -52,17 +52,20 @@ class GpuWork:
 
     def look(self, now: float) -> list[int]:
         """Tells the scheduler what may be used; returns the native ids of attempts whose GPU is lost."""
+        lost: list[int] = []
         try:
             seen = self._desk.look(now)
+            lost = seen.lost
             self._scheduler.set_cards(seen.cards)
             self._learn_meanwhile(seen.steady)
             self._give_back()
+            self._desk.wait_for(self._scheduler.gpu_wish(now), now)
         except SystemFaultError as error:
             self._tell_fault(error)
             self._scheduler.set_cards([])
-            return []
-        self._fault = ""
-        return seen.lost
+        else:
+            self._fault = ""
+        return lost
 
     def lease(self, slot: Slot) -> Lease | None:
         """Leases what a slot has; None where another daemon was faster, or where nothing can be leased."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 
 WHOLE = Fraction(1)
+_NOTHING = Fraction(0)
 _HALF = Fraction(1, 2)
 _MARGIN = Fraction(1, 10)
 _MIN_MARGIN_MIB = 256  # contexts of libraries that are loaded late
@@ -119,6 +120,12 @@ class Card:
     label: str = ""  # its index, for people
     visible: str = ""  # what CUDA_VISIBLE_DEVICES says
     parts: int = 1  # into so many the user has divided it
+    left_above: Fraction | None = None  # with so many GPUs in all, this daemon leaves it to another one
+
+    @property
+    def size(self) -> int:
+        """How many GPUs it is."""
+        return self.uuid.count(",") + 1
 
     @property
     def free(self) -> Fraction:
@@ -179,15 +186,16 @@ class Placement:
     shares: Mapping[str, Fraction]
 
 
-def place(demands: Iterable[Demand], cards: Sequence[Card]) -> list[Placement]:
-    """What starts now, in the order of the queue.
+def place(demands: Iterable[Demand], cards: Sequence[Card], own: Fraction = _NOTHING) -> list[Placement]:
+    """What starts now, in the order of the queue, where this daemon has `own` GPUs in all already.
 
     The first job that has to wait keeps the emptiest cards that could serve it, so that smaller ones behind it do not
     hold it up for ever; these go on elsewhere. A GPU that does nothing is worth more than room for a large job, as long
     as there is one for each that waits; after that, what shares goes where the least is left over, and an empty card to
     a job that cannot share one with its like, so that no card has to be emptied for each of them.
     """
-    state = [_State(card, card.free) for card in cards]
+    account = _Account(own)
+    state = [_State(card, card.free, account) for card in cards]
     queue = iter(demands)
     empty = sum(not card.running for card in cards)
     first = list(itertools.islice(queue, empty + 1))
@@ -294,12 +302,20 @@ def after_oom(was_alone: bool, card_mib: int | None, cards_mib: Collection[int |
     return any(size is not None and size > card_mib for size in cards_mib), card_mib
 
 
+@dataclass
+class _Account:
+    """What this daemon has of all GPUs while one round of placing goes on."""
+
+    own: Fraction
+
+
 class _State:
     """A card while one round of placing goes on."""
 
-    def __init__(self, card: Card, free: Fraction) -> None:
+    def __init__(self, card: Card, free: Fraction, account: _Account) -> None:
         self.card = card
         self.free = free
+        self._account = account
         self.is_kept = False
         self._count = len(card.running)
         self._max_level = min((one.max_level for one in card.running if one.max_level is not None), default=_NO_LEVEL)
@@ -307,13 +323,18 @@ class _State:
 
     def fits(self, demand: Demand, share: Fraction) -> bool:
         """Whether one more may start here now."""
-        if self.is_kept or share > self.free or (self._is_settling and demand.share is None):
+        if self.is_kept or self._is_left or share > self.free or (self._is_settling and demand.share is None):
             return False
         return self._count < min(self._max_level, demand.max_level)
+
+    @property
+    def _is_left(self) -> bool:
+        return self.card.left_above is not None and self._account.own >= self.card.left_above
 
     def take(self, demand: Demand, share: Fraction) -> None:
         """Starts it."""
         self.free -= share
+        self._account.own += share * self.card.size
         self._count += 1
         self._max_level = min(self._max_level, demand.max_level)
         # Its memory is to appear before the next one of learned manners comes.

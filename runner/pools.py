@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from runner.fairness import Wish
 from runner.model import Slot
 from runner.packing import Card, Running, place
 
@@ -111,13 +113,22 @@ class GpuPool:
                 yield demand
 
         placed = []
-        for placement in place(noted(), [self._now(card) for card in self._cards.values()]):
+        for placement in place(noted(), [self._now(card) for card in self._cards.values()], self._own):
             demand = wanted[placement.key]
             slot = self._slot(placement)
             max_level = demand.need.max_level if demand.share is None and demand.need else None
             self._held[slot.label] = _Held(slot, max_level)
             placed.append((placement, slot))
         return placed
+
+    def wish(self, demand: Demand) -> Wish | None:
+        """What a job wants of the cards that can serve it; None: they are too few."""
+        able = [card for card in self._cards.values() if not demand.is_refused(card)]
+        if len(able) < demand.gpus:
+            return None
+        gpus = demand.gpus * max(card.size for card in able)
+        share = max(demand.share_of(card) for card in able)
+        return Wish(gpus, share, frozenset(uuid for card in able for uuid in card.uuid.split(",")))
 
     def keeps(self, slot: Slot, demand: Demand) -> bool:
         """Whether what comes next wants just what this slot has, so that it goes on there."""
@@ -149,6 +160,12 @@ class GpuPool:
     def release(self, slot: Slot) -> None:
         """Gives a slot back."""
         self._held.pop(slot.label, None)
+
+    @property
+    def _own(self) -> Fraction:
+        """How many GPUs our attempts hold in all."""
+        shares = [(card, share) for held in self._held.values() for card, share in held.slot.shares.items()]
+        return sum((share * len(card.split(",")) for card, share in shares), Fraction(0))
 
     def _now(self, card: Card) -> Card:
         own = tuple(

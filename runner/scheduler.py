@@ -15,6 +15,7 @@ from runner.slots import Slots
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from runner.fairness import Wish
     from runner.model import Trial
     from runner.packing import Card
 
@@ -186,6 +187,10 @@ class Scheduler:
     def waits_for_gpu(self) -> bool:
         """Whether something waits for a GPU."""
         return self._line.has(Queue.GPU)
+
+    def gpu_wish(self, now: float) -> Wish | None:
+        """What the first job waits for that wants a GPU and may start; None: there is none."""
+        return None if self._is_stopping or self._is_paused else self._slots.gpu_wish(self._line, now)
 
     @property
     def waits_for_cpu(self) -> bool:

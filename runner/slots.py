@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.entry import Entry
+    from runner.fairness import Wish
     from runner.learning import Learning
     from runner.line import Line
     from runner.packing import Card, Demand
@@ -67,6 +68,11 @@ class Slots:
         while head := line.head(Queue.BATCH):
             filled.append(self._start(line, head, Slot(head.due_terms().executor), now))
         return filled
+
+    def gpu_wish(self, line: Line, now: float) -> Wish | None:
+        """What the first trial in line for a GPU wants; None: there is none that may start now and some time can."""
+        head = line.head(Queue.GPU)
+        return None if head is None or self._stagger_end(head) > now else self._gpus.wish(self._demand(head))
 
     def go_on(self, entry: Entry, slot: Slot, now: float) -> bool:
         """Lets a trial's next stage start on the slot that the trial has; False: it does not fit, or not yet."""

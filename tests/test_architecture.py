@@ -36,6 +36,7 @@ PURE = (
     "devices",
     "eligibility",
     "packing",
+    "fairness",
     "learning",
     "pools",
     "gpuwish",
@@ -156,7 +157,7 @@ LAYERS = (
     {"entry"},
     {"arrays", "needs"},
     {"gather", "waits", "halving"},
-    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "arithmetic"},
+    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "fairness", "arithmetic"},
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,21 +14,25 @@ from pydantic import PositiveFloat, PositiveInt, StrictBool, TypeAdapter
 from runner.appendfile import append_line, whole_lines
 from runner.devices import allowed
 from runner.eligibility import Patience, judge, remember
+from runner.fairness import Holding, precedences
+from runner.gpus import lineage
 from runner.gpus.leases import LeaseStore, claims
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Sampler, Usage, process_table
+from runner.gpus.waiting import WaitingRoom
 from runner.gpuwish import cards
 from runner.packing import Growth, Sample, is_settling
 from runner.process import boot_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from fractions import Fraction
     from pathlib import Path
 
     from runner.devices import Snapshot
     from runner.eligibility import Past, Verdict
-    from runner.gpus.leases import Lease
+    from runner.fairness import Precedence, Waiter, Wish
+    from runner.gpus.leases import Lease, LeaseRecord
     from runner.gpuwish import GpuWish
     from runner.packing import Card
 
@@ -97,6 +103,8 @@ class GpuDesk:
         self._wish: GpuWish | None = None
         self._nvml = Nvml(boot_seconds, LOOK_PATIENCE_S)
         self._leases = LeaseStore()
+        self._room = WaitingRoom(self._leases.directory)
+        self._before: Mapping[str, Precedence] = {}  # who comes first, by UUID
         self._past: dict[str, Past] = {}
         self._attempts: dict[int, _Attempt] = {}
         self._snapshot: Snapshot | None = None
@@ -128,14 +136,22 @@ class GpuDesk:
         snapshot = self._snapshot = self._nvml.snapshot()
         for notice in self._nvml.take_notices():
             self._say(notice)
-        held = claims(self._leases.held(), self._attempts)
+        records = self._leases.held()
+        held = claims(records, self._attempts)
         conditions = self._wish.conditions()
         self._past = remember(self._past, snapshot, held, conditions)
         self.verdicts = judge(snapshot, self._past, held, conditions, self._wish.limit, Patience())
         settling, steady = self._sample(snapshot)
         self._ours = {uuid for uuid, items in held.items() if any(claim.is_mine for claim in items)}
         foreign = {uuid: [claim for claim in items if not claim.is_mine] for uuid, items in held.items()}
-        return Look(cards(self._wish, snapshot, self.verdicts, foreign, settling), self._lost(now_s), steady)
+        self._before = self._first(records, self._room.others(now_s))
+        left_above = {uuid: precedence.above for uuid, precedence in self._before.items()}
+        found = cards(self._wish, snapshot, self.verdicts, foreign, settling, left_above)
+        return Look(found, self._lost(now_s), steady)
+
+    def wait_for(self, wish: Wish | None, now_s: float) -> None:
+        """Tells the other daemons of this machine what this one waits for; None: nothing."""
+        self._room.tell(wish, now_s)
 
     def lease(self, shares: Mapping[str, Fraction]) -> Lease | None:
         """Leases shares of cards, or, where somebody was faster, none of them."""
@@ -154,6 +170,7 @@ class GpuDesk:
             self._snapshot = self._nvml.snapshot()
         if lease is not None:
             lease.name_root(native_id)
+            self._room.since_s = math.inf
         uuids = tuple(uuid for card in shares for uuid in card.split(","))
         sampler = Sampler(native_id, uuids, self._snapshot)
         began_s = boot_seconds()
@@ -201,8 +218,19 @@ class GpuDesk:
             if conditions.means(device) and device.uuid in shown
         ]
 
+    def _first(self, records: Sequence[LeaseRecord], waiters: Sequence[Waiter]) -> Mapping[str, Precedence]:
+        """Who comes first on which GPU; what was adopted of an earlier daemon's is this one's."""
+        uid, pid = os.getuid(), os.getpid()
+        holdings = [
+            Holding(record.uid, pid if record.pid in self._attempts else record.daemon, record.shares)
+            for record in records
+        ]
+        return precedences(uid, pid, self._room.since_s, holdings, waiters)
+
     def _reason(self, uuid: str) -> str:
         verdict = self.verdicts[uuid]
+        if not verdict.reason and uuid in self._before:
+            return f"left to {lineage.user_name(self._before[uuid].waiter.uid)}, who waits and has less"
         return "" if verdict.is_full and uuid in self._ours else verdict.reason
 
     def _lost(self, now_s: float) -> list[int]:

@@ -37,7 +37,7 @@ _MODE = 0o1777
 _SUFFIX = ".lease"
 _MAX_BYTES = 65536
 # What reading somebody else's file may end in.
-_NO_LEASE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
+NO_RECORD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _SHARE = re.compile(r"[0-9]{1,18}(/[0-9]{1,18})?")
 _LOCK_TIMEOUT_S = 5.0  # somebody stopped (Ctrl-Z) within the fraction of a millisecond that it takes
 _LOCK_POLL_S = 0.001
@@ -54,6 +54,7 @@ class LeaseRecord:
     uid: int
     pid: int
     since: float  # seconds of the epoch
+    daemon: int = 0  # the pid of the daemon that took it
 
 
 class Lease:
@@ -71,7 +72,7 @@ class Lease:
     def release(self) -> None:
         """Lets go; as long as a child has the descriptor, the lease is still held."""
         os.close(self.fd)
-        probe = _open_foreign(self.path)
+        probe = open_foreign(self.path)
         if probe is not None:
             if not _is_held(probe):
                 self.path.unlink(missing_ok=True)
@@ -82,7 +83,7 @@ class LeaseStore:
     """The leases of this machine."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = directory or Path(os.environ.get("RUNNER_LEASES") or DIRECTORY)
+        self.directory = directory or Path(os.environ.get("RUNNER_LEASES") or DIRECTORY)
         self._numbers = itertools.count()
 
     def take(self, shares: Mapping[str, Fraction]) -> Lease | None:
@@ -98,7 +99,7 @@ class LeaseStore:
                     taken[uuid] = taken.get(uuid, Fraction(0)) + share
             if any(taken.get(uuid, 0) + share > WHOLE for uuid, share in shares.items()):
                 return None
-            return self._write(LeaseRecord(dict(shares), os.getuid(), os.getpid(), time.time()))
+            return self._write(LeaseRecord(dict(shares), os.getuid(), os.getpid(), time.time(), os.getpid()))
 
     def shrink(self, pid: int, shares: Mapping[str, Fraction]) -> None:
         """Gives back what our lease with this root has beyond these shares, whatever process holds it."""
@@ -110,19 +111,20 @@ class LeaseStore:
 
     def held(self) -> list[LeaseRecord]:
         """All leases that are held now, of all users."""
-        if not self._directory.exists():
+        if not self.directory.exists():
             return []
         with self._locked(fcntl.LOCK_SH):
             return [record for _, record in self._look() if record is not None]
 
     def _write(self, record: LeaseRecord) -> Lease:
-        path = self._directory / f"{record.uid}-{record.pid}-{time.time_ns()}-{next(self._numbers)}{_SUFFIX}"
+        path = self.directory / f"{record.uid}-{record.pid}-{time.time_ns()}-{next(self._numbers)}{_SUFFIX}"
         fd = None
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             os.fchmod(fd, 0o644)  # whatever the umask: others must be able to read it
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(fd, _line({"shares": _texts(record.shares), "pid": record.pid, "since": record.since}))
+            line = {"shares": _texts(record.shares), "pid": record.pid, "since": record.since, "daemon": record.daemon}
+            os.write(fd, _line(line))
         except OSError as error:
             if fd is not None:
                 os.close(fd)
@@ -132,15 +134,15 @@ class LeaseStore:
 
     def _look(self) -> Iterator[tuple[str, LeaseRecord | None]]:
         """Each lease file with its record; None where nobody holds it."""
-        for entry in os.scandir(self._directory):
+        for entry in os.scandir(self.directory):
             if not entry.name.endswith(_SUFFIX):
                 continue
-            fd = _open_foreign(entry.path)
+            fd = open_foreign(entry.path)
             if fd is None:
                 continue
             try:
                 yield entry.path, _read(fd) if _is_held(fd) else None
-            except _NO_LEASE:
+            except NO_RECORD:
                 continue
             finally:
                 os.close(fd)
@@ -152,9 +154,9 @@ class LeaseStore:
             end_s = time.monotonic() + _LOCK_TIMEOUT_S
             while not _try_lock(fd, kind):
                 if time.monotonic() > end_s:
-                    raise SystemFaultError(f"{self._directory}: a process that does not go on has locked it; see lsof.")
+                    raise SystemFaultError(f"{self.directory}: a process that does not go on has locked it; see lsof.")
                 time.sleep(_LOCK_POLL_S)
-            if not _is_still(self._directory, fd):  # what cleans /tmp removed it meanwhile
+            if not _is_still(self.directory, fd):  # what cleans /tmp removed it meanwhile
                 os.close(fd)
                 fd = self._open_directory()
                 fcntl.flock(fd, kind)
@@ -163,7 +165,7 @@ class LeaseStore:
             os.close(fd)
 
     def _open_directory(self) -> int:
-        path = self._directory
+        path = self.directory
         try:
             if not path.exists():
                 _make_directory(path)
@@ -228,19 +230,20 @@ def _read(fd: int) -> LeaseRecord:
         merged |= json.loads(line)
     if owner.st_uid == os.getuid() and time.time() - owner.st_mtime > _DAY_S:
         os.utime(fd)  # what cleans /tmp goes by the age
-    shares = {uuid: _share(share) for uuid, share in merged["shares"].items()}
-    return LeaseRecord(shares, owner.st_uid, int(merged["pid"]), float(merged["since"]))
+    shares = {uuid: share_of_text(share) for uuid, share in merged["shares"].items()}
+    daemon = int(merged.get("daemon", 0))  # an earlier version did not say
+    return LeaseRecord(shares, owner.st_uid, int(merged["pid"]), float(merged["since"]), daemon)
 
 
 @functools.lru_cache(maxsize=1024)
-def _share(text: str) -> Fraction:
+def share_of_text(text: str) -> Fraction:
     # Somebody else wrote it: `Fraction` itself would take 1e999999999, or what makes room by being negative.
     if not _SHARE.fullmatch(text) or not 0 < Fraction(text) <= WHOLE:
         raise ValueError(f"{text[:50]!r} is no part of a GPU")
     return Fraction(text)
 
 
-def _open_foreign(path: Path | str) -> int | None:
+def open_foreign(path: Path | str) -> int | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:  # gone meanwhile, or not for us to read

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,7 +17,6 @@ from tests.fakenvml.driver import HANGS, PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.conftest import Project
 
@@ -49,6 +49,12 @@ def seen_mib(project: Project) -> list[int]:
     """What is used of each GPU, as the daemon saw it last."""
     places = json.loads(project.run("status", "--json").stdout)["places"]
     return [place["used_mib"] for place in places if place["used_mib"] is not None]
+
+
+def looks(leases: Path) -> list[tuple[float, float]]:
+    """Since when each daemon waits that does, and when it looked last."""
+    marks = [json.loads(path.read_text()) for path in leases.glob("*.wait")]
+    return [(mark["since"], mark["at"]) for mark in marks]
 
 
 def most_at_once(project: Project) -> int:
@@ -284,6 +290,44 @@ def test_two_daemons_never_have_the_same_gpu_and_a_killed_one_loses_none(
         assert project.run("wait", "-o", output).returncode == 0
     assert most_at_once(project) == 1
     assert len((project.path / "ledger").read_text().split()) == 8
+
+
+def test_who_comes_later_need_not_wait_until_the_first_is_through(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0), FakeGpu(1))
+    for name in ("ann", "bob"):
+        waits = f"while ! test -e {name}.{{n}}; do sleep 0.02; done"
+        project.write(f"template:\n  a: {waits}\n---\nn: {{_range: [0, 5]}}\n", f"{name}.yaml")
+
+    def begun(name: str) -> int:
+        return len(list((project.path / name).glob("N_*")))
+
+    def state() -> dict[str, int]:
+        return {name: begun(name) for name in ("ann", "bob")}
+
+    def go(name: str, *numbers: int) -> None:
+        for number in numbers:
+            (project.path / f"{name}.{number}").touch()
+
+    assert project.run("--detach", "-y", "ann.yaml", "-o", "ann").returncode == 0
+    until(lambda: begun("ann") == 2, state)
+    assert project.run("--detach", "-y", "bob.yaml", "-o", "bob").returncode == 0
+    marks = Path(project.environment["RUNNER_LEASES"])
+    until(lambda: len(looks(marks)) == 2, state)
+    # Both have seen the other's mark, and Bob has watched the GPUs for as long as he has to at first.
+    until(lambda: all(now_s - since_s > 2.5 for since_s, now_s in looks(marks)), lambda: looks(marks))
+    go("ann", 0)
+    until(lambda: begun("bob") == 1, state)
+    assert begun("ann") == 2
+    go("ann", 1)  # now each has one, and keeps it
+    until(lambda: begun("ann") == 3, state)
+    go("bob", 0)
+    until(lambda: begun("bob") == 2, state)
+    assert state() == {"ann": 3, "bob": 2}
+    for name in ("ann", "bob"):
+        go(name, *range(5))
+        assert project.run("wait", "-o", name).returncode == 0
 
 
 def test_a_new_daemon_goes_on_watching_what_it_finds_running(

@@ -17,7 +17,7 @@ OPEN = {device.uuid: Verdict() for device in SNAPSHOT.devices}
 
 
 def labels(wish: GpuWish, verdicts: dict[str, Verdict] = OPEN) -> list[str]:
-    return [card.label for card in cards(wish, SNAPSHOT, verdicts, {}, ())]
+    return [card.label for card in cards(wish, SNAPSHOT, verdicts, {}, (), {})]
 
 
 def test_each_gpu_is_a_card_unless_groups_are_asked_for() -> None:
@@ -35,15 +35,16 @@ def test_a_group_is_there_when_all_of_it_is() -> None:
 
 
 def test_what_stands_twice_takes_two_attempts() -> None:
-    found = cards(GpuWish(("0", "0", "1")), SNAPSHOT, OPEN, {}, ())
+    found = cards(GpuWish(("0", "0", "1")), SNAPSHOT, OPEN, {}, (), {})
     assert [(card.label, card.parts) for card in found] == [("0", 2), ("1", 1)]
 
 
 def test_a_card_says_what_others_hold_and_what_is_still_to_appear() -> None:
     claim = Claim(Fraction(1, 3), 7, "bob", is_mine=False)
     mixed = Snapshot(0.0, (gpu(0), gpu(1, 16_000)))
-    (card,) = cards(GpuWish(("0,1",)), mixed, OPEN, {"GPU-1": [claim]}, {"GPU-0"})
-    assert card == Card("GPU-0,GPU-1", 16_000, (Running(Fraction(1, 3)),), True, "0,1", "GPU-0,GPU-1")
+    left = {"GPU-1": Fraction(2), "GPU-7": Fraction(1)}
+    (card,) = cards(GpuWish(("0,1",)), mixed, OPEN, {"GPU-1": [claim]}, {"GPU-0"}, left)
+    assert card == Card("GPU-0,GPU-1", 16_000, (Running(claim.share),), True, "0,1", "GPU-0,GPU-1", 1, Fraction(2))
 
 
 def test_an_unknown_item_is_named() -> None:

@@ -1,0 +1,103 @@
+"""Who comes first where several daemons want the same GPUs: decisions without I/O and without a clock.
+
+A daemon that frees a GPU would always be the first to take it again, and another one would wait until its queue is
+empty. So each leaves GPUs to those who wait with less than it has.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_ANYTHING = Fraction(1, 10**9)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the first job that a daemon has in line waits for: a share of each of some GPUs, whichever of these."""
+
+    gpus: int
+    share: Fraction
+    cards: frozenset[str]  # UUIDs
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A daemon with such a job that got nothing since then, on a clock that all daemons share."""
+
+    uid: int
+    pid: int
+    since_s: float
+    wish: Wish
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A lease: what one attempt of a daemon has."""
+
+    uid: int
+    pid: int  # the daemon's
+    shares: Mapping[str, Fraction]  # by UUID
+
+
+@dataclass(frozen=True)
+class Precedence:
+    """Somebody comes first on a GPU while this daemon has at least `above` GPUs in all."""
+
+    waiter: Waiter
+    above: Fraction
+
+
+def precedences(
+    uid: int, pid: int, since_s: float, holdings: Iterable[Holding], waiters: Iterable[Waiter]
+) -> dict[str, Precedence]:
+    """Who comes before a daemon that got nothing itself since then, by the UUID of the GPU.
+
+    Users are equal, and so are the daemons of one user. Nobody has to leave a GPU to a job for which he cannot make
+    room himself: it would only lie idle.
+    """
+    held = list(holdings)
+    by_user: defaultdict[int, Fraction] = defaultdict(Fraction)
+    by_daemon: defaultdict[tuple[int, int], Fraction] = defaultdict(Fraction)
+    for item in held:
+        amount = sum(item.shares.values(), Fraction(0))
+        by_user[item.uid] += amount
+        by_daemon[item.uid, item.pid] += amount
+    found: dict[str, Precedence] = {}
+    for waiter in waiters:
+        if (waiter.uid, waiter.pid) == (uid, pid) or not _has_room(waiter.wish, (uid, pid), held):
+            continue
+        is_same_user = waiter.uid == uid
+        theirs = by_daemon[waiter.uid, waiter.pid] if is_same_user else by_user[waiter.uid]
+        beside = Fraction(0) if is_same_user else by_user[uid] - by_daemon[uid, pid]
+        is_earlier = (waiter.since_s, waiter.pid) < (since_s, pid)
+        above = _least(waiter.wish, theirs, is_earlier) - beside
+        for card in waiter.wish.cards:
+            if card not in found or above < found[card].above:
+                found[card] = Precedence(waiter, above)
+    return found
+
+
+def _least(wish: Wish, theirs: Fraction, is_earlier: bool) -> Fraction:
+    """With how much we leave the next GPU to somebody who has `theirs`.
+
+    Who has nothing comes before who has something; otherwise nobody is to have less than one to whom he leaves.
+    """
+    if theirs:
+        return theirs + wish.gpus * wish.share
+    return Fraction(0) if is_earlier else _ANYTHING
+
+
+def _has_room(wish: Wish, me: tuple[int, int], held: Sequence[Holding]) -> bool:
+    """Whether there will be room for it once this daemon's own attempts have ended."""
+    taken: defaultdict[str, Fraction] = defaultdict(Fraction)
+    for item in held:
+        if (item.uid, item.pid) != me:
+            for card, share in item.shares.items():
+                taken[card] += share
+    return sum(taken[card] + wish.share <= 1 for card in wish.cards) >= wish.gpus
