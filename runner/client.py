@@ -127,6 +127,8 @@ def command(output: Path, request: Message) -> Message | None:
         inbox.drop(output, request)
         return None
     channel = reach(output)
+    if channel is None and request["do"] == "retry" and Journal(output).is_done():
+        channel = connect_or_start(output)
     if channel is None:
         raise RunnerError(f"{output}: no daemon works here, and nothing is left to do; `run` starts one.")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from runner.model import Job, JobState
 from runner.nextrounds import NextRounds
 from runner.selection import named
 from runner.submission import changed_names
+from runner.text import counted
 
 if TYPE_CHECKING:
     import subprocess
@@ -111,7 +113,7 @@ class Commands:
         """Takes a plan in, unless the journal has grown since it was made."""
         plan_id, entry = str(request["plan"]), dict(request["entry"])
         if self._daemon.scheduler.is_stopping:
-            raise RunnerError(f"{self._output}: the daemon is about to leave; type `run` again in a moment.")
+            raise RunnerError(self._leaving())
         if plan_id in self._plans:  # asked twice, because the answer was lost
             return {"difference": None}
         if self._journal.size() != request["size"]:
@@ -221,6 +223,8 @@ class Commands:
 
     def resume(self, _request: Message) -> Message:
         """Takes every pause back."""
+        if self._daemon.scheduler.is_stopping:
+            raise RunnerError(self._leaving())
         self._journal.append({"kind": "resume"})
         self._daemon.resume()
         return {}
@@ -236,6 +240,8 @@ class Commands:
 
         What was pruned goes on only when it is named.
         """
+        if not self._plans and self._journal.is_done():
+            self._take_up_last()
         every = list(self._daemon.scheduler.trials())
         words = request.get("words")
         chosen, wanted = (named(every, words), _FAILED | {JobState.PRUNED}) if words else (every, _FAILED)
@@ -244,6 +250,25 @@ class Commands:
         if trials:
             self._journal.append({"kind": "retry", "ask": ask, "trials": [trial.key for trial in trials]})
         return {"trials": len(trials), "jobs": self._daemon.intake.retry(trials, ask)}
+
+    def _take_up_last(self) -> None:
+        """Takes in again what was asked for last and is done: what has failed of it stays so."""
+        for entry in self._journal.asked(plans.ids(self._output)):
+            if entry["kind"] == "plan":
+                plan = plans.Plan(self._output, entry["plan"])
+                self._daemon.submit(plan, functools.partial(self._journal.append, entry))
+                self._keep(plan)
+            else:
+                self._journal.append(entry)
+                self._daemon.intake.retry(self._known(entry["trials"]), entry["ask"], is_restored=True)
+
+    def _leaving(self) -> str:
+        running = len(list(self._daemon.running()))
+        left = (
+            f" when {counted(running, 'running attempt')} {'has' if running == 1 else 'have'} ended" if running else ""
+        )
+        end = " (`run stop --now` ends them)" if running else ""
+        return f"{self._output}: the daemon was told to stop and leaves{left}{end}; type `run` then, which goes on."
 
     # --- what there is to see ---
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import arithmetic, executorfile, gatherfile, headerfile, searchfile, template
+from runner import arithmetic, executorfile, gather, gatherfile, headerfile, searchfile, template
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
 from runner.gridfile import Known, always_set, parse_sweep
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from runner.yamlfile import KeyPath
 
 RESERVED = frozenset({"_name", "_output", "_time", "_config"})  # placeholders that the runner fills
+_SHELL_WORDS = frozenset({"cd", "export", "source", "exec", "eval", "set", "trap", "if", "for", "while", "until"})
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -81,6 +84,7 @@ def load(path: Path, text: str | None = None, executor: str | None = None) -> Co
     header = headerfile.read(documents[0])
     templates = _templates(header, documents[0])
     _check_params(header.default, documents[0], ("default",))
+    _refuse_gathers(header, documents[0])
     settings = _settings(header, documents[0], templates)
     known = Known(list(templates), settings)
     grids = [document for document in documents[1:] if document.value is not None]
@@ -138,7 +142,33 @@ def _templates(header: Header, document: Document) -> dict[str, Template]:
             parsed[stage] = template.parse(command)
         except template.TemplateError as error:
             raise InputError(f"{place}: the command {error}.") from None
+        for before, after in template.joined_commands(command, _is_command):
+            document.warnings.append(
+                f"{place}: its lines become one, so that `{after}` is a part of `{before}`; end the line before with "
+                "`&&` or `;`, or with a backslash where it is meant so"
+            )
+    _check_syntax(parsed, document)
     return parsed
+
+
+def _is_command(word: str) -> bool:
+    return word in _SHELL_WORDS or shutil.which(word) is not None
+
+
+def _check_syntax(templates: Mapping[str, Template], document: Document) -> None:
+    """bash can read every command; all are read at once, since that is the usual case."""
+    commands = {stage: parsed.render(dict.fromkeys(parsed.names, 1)) for stage, parsed in templates.items()}
+    if _syntax_error("\n".join(commands.values())) is None:
+        return
+    for stage, command in commands.items():
+        if (said := _syntax_error(command)) is not None:
+            raise InputError(f"{document.place(('template', stage))}: bash cannot read the command: {said}")
+
+
+def _syntax_error(commands: str) -> str | None:
+    done = subprocess.run(["bash", "-n"], input=commands.encode(), stderr=subprocess.PIPE, check=False)
+    lines = done.stderr.decode(errors="replace").splitlines()
+    return re.sub(r"^bash: (line \d+: )?", "", lines[0]) if done.returncode and lines else None
 
 
 def _check_params(names: Iterable[str], document: Document, parent: KeyPath) -> None:
@@ -147,6 +177,20 @@ def _check_params(names: Iterable[str], document: Document, parent: KeyPath) -> 
             place = document.place((*parent, name))
             rule = "letters, digits, - and _, but no _ at the beginning, which marks the runner's own keys"
             raise InputError(f"{place}: {name!r} is no parameter name; allowed: {rule}.")
+
+
+def _refuse_gathers(header: Header, document: Document) -> None:
+    """What a gather made is only waited for where a grid names it."""
+    values: list[tuple[KeyPath, object]] = [(("default", name), value) for name, value in header.default.items()]
+    for alias, cases in header.alias.items():
+        values += [
+            (("alias", alias, case, name), value) for case, params in cases.items() for name, value in params.items()
+        ]
+    for path, value in values:
+        if names := gather.names_in(value):
+            raise InputError(
+                f"{document.place(path)}: {{_gather.{names[0]}}} has a meaning in grids only; move `{path[-1]}` there."
+            )
 
 
 def _settings(header: Header, document: Document, templates: Mapping[str, Template]) -> Settings:

@@ -79,6 +79,16 @@ Case = Annotated[dict[str, Scalar], Field(min_length=1)]
 Seconds = Annotated[float, BeforeValidator(seconds, json_schema_input_type=float | str)]
 
 
+def _limit(value: Any) -> Any:
+    found = seconds(value)
+    if found == 0:
+        raise ValueError("would end every attempt at once; allowed: a time above 0, or null for no limit")
+    return found
+
+
+Limit = Annotated[float, BeforeValidator(_limit, json_schema_input_type=float | str)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -136,10 +146,10 @@ Executors = Annotated[
 class StageKeys(_Strict):
     """The options of a stage; those under `stage` hold for every stage that does not say otherwise."""
 
-    timeout: Seconds | None = None
+    timeout: Limit | None = None
     retry: Annotated[RetrySpec, BeforeValidator(_times, json_schema_input_type=int | RetrySpec)] = RetrySpec(times=0)
     grace: Seconds = GRACE_S
-    stall: Seconds | None = None
+    stall: Limit | None = None
     stagger: Seconds = 0.0
     env: dict[str, Scalar] = {}
     cwd: str | None = None

@@ -171,7 +171,8 @@ class Intake:
         origin = origins.of(trial.stages)
         forced = frozenset(trial.stages if header.is_forced else ())
         before = {} if known is None else dict(self._scheduler.states(known))
-        if old is not None and not header.is_full and set(before) - set(trial.stages):
+        is_others = old is not None and all(plan.header.file != header.file for plan in old.plan_of.values())
+        if old is not None and (is_others or not header.is_full) and set(before) - set(trial.stages):
             origin = origins.joined(old, trial.stages)
             trial = replace(trial, stages=tuple(origin.plan_of))
         if self.away.holds(trial.key):

@@ -14,7 +14,7 @@ from runner.errors import RunnerError
 from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from runner.values import Params, Value
@@ -78,6 +78,21 @@ class Journal:
     def is_open(self) -> bool:
         """Whether a daemon left work behind."""
         return any(entry["kind"] == "plan" for entry in self.open_entries())
+
+    def is_done(self) -> bool:
+        """Whether something was asked for, and nothing of it is left to do."""
+        entries = self.entries()
+        return bool(entries) and entries[-1]["kind"] == "done"
+
+    def asked(self, plans: Collection[str]) -> list[Entry]:
+        """How these plans, and retries after the first of them, were asked for, each once, oldest first."""
+        found: dict[str, Entry] = {}
+        for entry in self.entries():
+            if entry["kind"] == "plan" and entry.get("plan") in plans:
+                found.setdefault(entry["plan"], entry)
+            elif entry["kind"] == "retry" and found:
+                found.setdefault(entry["ask"], entry)
+        return list(found.values())
 
     def introduced(self) -> Params:
         """The default with which each parameter was first given one in this output directory."""

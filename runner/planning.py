@@ -56,7 +56,8 @@ class Request:
         """The trials that are asked for, one by one; a preview of millions needs no more memory than one of ten."""
         has_subdirectories = not self._option("no_subdir", False)
         memory = Memory(self.config.options, self.config.settings)
-        layout = trials.Layout(self.options.output, self.time, memory, has_subdirectories)
+        elsewhere = frozenset(stage for stage, item in self.config.options.items() if item.cwd is not None)
+        layout = trials.Layout(self.options.output, self.time, memory, has_subdirectories, elsewhere)
         waiting = {} if is_preview else plans.names(self.output, self.open_plans)
         directories = Directories(self.output, self.introduced, waiting, remembers=not is_preview)
         name_of = directories.name_of if has_subdirectories else attrgetter("preferred_name")

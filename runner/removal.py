@@ -20,7 +20,7 @@ from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 _SHOWN = 10
 EXIT_OK, EXIT_DECLINED = 0, 1
@@ -72,8 +72,21 @@ def choose(output: Path, options: argparse.Namespace) -> list[Path]:
         words = [state.value for state in JobState]
         if options.state not in words:
             raise InputError(f"--state {options.state}: no such state. Allowed: {', '.join(words)}.")
-        found = [path for path in found if options.state in records.read_stat(str(path)).values()]
+        stages = _stages(options)
+        found = [
+            path
+            for path in found
+            if any(
+                state == options.state and (stages is None or stage in stages)
+                for stage, state in records.read_stat(str(path)).items()
+            )
+        ]
     return found
+
+
+def _stages(options: argparse.Namespace) -> Collection[str] | None:
+    """The stages that count: those of the file; None, where there is none: all that were ever run."""
+    return planning.read(options).config.templates.keys() if Path(options.yaml).exists() else None
 
 
 def _fits(name: str, word: str, found: Sequence[Path]) -> bool:

@@ -125,7 +125,9 @@ class Expansion:
         while sweep is not None:
             number += 1
             asked.append(self.ids(sweep))
-            stand = Round(number, rounds_hash(asked))
+            # A round that was the last one is decided anew where a higher limit lets the search go on.
+            is_last = first.search is not None and first.search.rounds == number
+            stand = Round(number, rounds_hash([*asked, ["last"]] if is_last else asked))
             record = read_record(f"{self._output}/{decision_name(first.title, number)}")
             if record is None or record["inputs"] != stand.inputs or number == upto:
                 yield replace(sweep, round=stand)

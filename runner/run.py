@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     """
     request = planning.read(options)
     if options.dry_run:
+        if not options.json:
+            _doubts(Console(highlight=False, stderr=True), request)
         (preview.print_json if options.json else preview.print_commands)(request.trials(is_preview=True), sys.stdout)
         if not options.json and any(item.executor != LOCAL for item in request.config.options.values()):
             scriptview.print_scripts(request, request.trials(is_preview=True), sys.stdout)
@@ -136,13 +138,17 @@ def _debug(request: Request, trials: list[PlannedTrial], places: Places, console
 # --- what is said ---
 
 
-def _greet(console: Console, request: Request, trials: Sequence[PlannedTrial], origin: str) -> None:
+def _doubts(console: Console, request: Request) -> None:
     for warning in request.config.warnings:
         console.print(Text(f"Warning: {warning}", style="yellow"), soft_wrap=True)
     orphans = request.config.orphans()
     if orphans:
         text = f"Orphan parameters, which no command uses: {', '.join(orphans)}"
         console.print(Text(text, style="yellow"), soft_wrap=True)
+
+
+def _greet(console: Console, request: Request, trials: Sequence[PlannedTrial], origin: str) -> None:
+    _doubts(console, request)
     jobs = sum(len(trial.stages) for trial in trials)
     count = sum(not trial.is_unit for trial in trials)
     console.print(f"Trials: {count:,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,9 +43,12 @@ class Origin:
 
     def environment(self, trial: Trial, stage: str, attempt: int, slot: Slot) -> dict[str, str]:
         """The environment of an attempt: that of whoever typed `run`, the stage's, and what tells it where it is."""
-        own = {"RUNNER_OUTPUT": trial.output, "RUNNER_STAGE": stage, "RUNNER_ATTEMPT": str(attempt)}
+        header = self.plan_of[stage].header
+        is_elsewhere = self.options(stage).cwd is not None
+        output = os.path.join(header.cwd, trial.output) if is_elsewhere else trial.output  # noqa: PTH118 - a text
+        own = {"RUNNER_OUTPUT": output, "RUNNER_STAGE": stage, "RUNNER_ATTEMPT": str(attempt)}
         if trial.needs is not None and trial.needs.decides:
-            own |= {"RUNNER_PLAN": self.plan_of[stage].header.plan_id, "RUNNER_ROUND": str(trial.round)}
+            own |= {"RUNNER_PLAN": header.plan_id, "RUNNER_ROUND": str(trial.round)}
         if slot.gpus is not None:
             # Without the order, CUDA counts GPUs by speed and NVML by bus.
             own |= {"CUDA_VISIBLE_DEVICES": slot.gpus, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import shlex
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _TOKEN = re.compile(rf"\$\$ | \$\{{[^}}]*\}} | {_PLACEHOLDER} | \\. | \$' | \$\(
 _TOKEN_IN_QUOTES = re.compile(rf"{_PLACEHOLDER} | \\. | .", re.VERBOSE | re.DOTALL)
 _IN_EXPANSION = re.compile(rf"\{{{NAME}\}}$")
 _CASE_IN_SUBSTITUTION = re.compile(r"\$\([^)]*\bcase\s")
+
+_GOES_ON = ("\\", "&&", "||", "|", ";", "(", "{", "&", "do", "then", "else", "in")
 
 Place: TypeAlias = Literal["bare", "single", "double", "ansi", "paren", "backtick"]
 
@@ -99,6 +102,11 @@ def parse(text: str) -> Template:
         if places == ["bare"]:
             is_comment = is_comment or (token == "#" and before in " \t\n;&|(")
             _refuse_what_needs_lines(before + token, lines[position:], is_comment)
+            if token == "\\ " and before in " \t\n":
+                raise TemplateError(
+                    "holds a backslash before a blank, which makes the blank a part of the next word; YAML joins the "
+                    "lines of this text itself: leave the backslash out"
+                )
         piece = _part(match, tuple(places), lines[position : position + 1])
         if isinstance(piece, str) and parts and isinstance(parts[-1], str):
             parts[-1] += piece
@@ -111,6 +119,27 @@ def parse(text: str) -> Template:
     if template.names and _CASE_IN_SUBSTITUTION.search(lines):
         raise TemplateError("holds `case` inside $(…), where the quoting of values cannot be told; use a script")
     return template
+
+
+def joined_commands(text: str, is_command: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """Where the end of a line may have been meant to end a command: the lines on both sides, up to a few words.
+
+    `is_command` says whether a word is a command. A line that ends with an operator or a backslash, or the next of
+    which begins with one, is no doubt.
+    """
+    lines = [line.strip() for line in text.strip().split("\n") if line.strip()]
+    found = []
+    for before, after in itertools.pairwise(lines):
+        first = re.match(r"[\w./+-]+(?=\s|$)", after)
+        is_open = before.endswith(_GOES_ON) or before.count("'") % 2 or before.count('"') % 2
+        if first and not first[0].startswith("-") and not is_open and is_command(first[0]):
+            found.append((_beginning(before), _beginning(after)))
+    return found
+
+
+def _beginning(line: str) -> str:
+    words = line.split()
+    return " ".join(words[:3]) + (" …" if len(words) > 3 else "")
 
 
 def _refuse_what_needs_lines(upto: str, rest: str, is_comment: bool) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 STATE_DIRECTORY = ".runner"
 CONFIG_FILE = "trial.yaml"
+_PATHS = frozenset({"_output", "_config", "_trials"})
 MAX_COMMAND_BYTES = 131_000
 
 
@@ -85,7 +86,7 @@ def drafts(
         for name, sweep, stages in zip(names, config.sweeps, stages_of, strict=True)
         for combination in (sweep.combinations() if sample is None else sweep.sample(sample, seed))
     )
-    if len(set(stages_of)) > 1 or has_units:
+    if len(set(stages_of)) > 1 or len({sweep.priority for sweep in config.sweeps}) > 1 or has_units:
         return _joined(expanded, tuple(config.templates))
     may_repeat = len(config.sweeps) > 1 or config.settings.alias or any(sweep.grid.repeats() for sweep in config.sweeps)
     return _unique(expanded) if may_repeat else expanded
@@ -141,7 +142,7 @@ def _unique(expanded: Iterable[Draft]) -> Iterator[Draft]:
 
 
 def _joined(expanded: Iterable[Draft], order: tuple[str, ...]) -> Iterator[Draft]:
-    """Each trial where it stands first, with the stages of every sweep that names it."""
+    """Each trial where it stands first, with the stages of every sweep that names it and the highest priority."""
     found: dict[str, Draft] = {}
     for item in expanded:
         known = found.get(item.trial_id)
@@ -151,6 +152,8 @@ def _joined(expanded: Iterable[Draft], order: tuple[str, ...]) -> Iterator[Draft
         if known.stages != item.stages:
             both = tuple(stage for stage in order if stage in known.stages or stage in item.stages)
             known = found[item.trial_id] = replace(known, stages=both)
+        if known.priority < item.priority:
+            known = found[item.trial_id] = replace(known, priority=item.priority)
         if known.titles != item.titles or known.after != item.after:
             titles, after = known.titles | item.titles, known.after | item.after
             found[item.trial_id] = replace(known, titles=titles, after=after, round=known.round or item.round)
@@ -168,6 +171,7 @@ class Layout:
     time: str
     memory: Memory
     has_subdirectories: bool = True
+    elsewhere: frozenset[str] = frozenset()  # the stages that run in another directory than this one
 
     def trial(self, index: int, item: Draft, name: str, templates: Mapping[str, Template]) -> PlannedTrial:
         """The trial with its directories and shell lines."""
@@ -176,15 +180,15 @@ class Layout:
         else:
             output = self.output
             directory = os.path.join(self.output, STATE_DIRECTORY, "trials", item.trial_id)  # noqa: PTH118
-        own = {"_name": name, "_output": output, "_time": self.time, "_config": f"{directory}/{CONFIG_FILE}"}
-        values = item.params | own
-        commands = {stage: templates[stage].render(values) for stage in item.stages}
+        own: Params = {"_name": name, "_output": output, "_time": self.time, "_config": f"{directory}/{CONFIG_FILE}"}
+        values = {stage: item.params | self.found_from(stage, own) for stage in item.stages}
+        commands = {stage: templates[stage].render(values[stage]) for stage in item.stages}
         for stage, command in commands.items():
             if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
                 raise InputError(f"{output[:200]}: the command of `{stage}` is longer than Linux lets an argument be.")
         needs_config = any("_config" in templates[stage].names for stage in item.stages)
         fallbacks = {
-            stage: [Fallback(changed, templates[stage].render(values | changed)) for changed in changes]
+            stage: [Fallback(changed, templates[stage].render(values[stage] | changed)) for changed in changes]
             for stage, changes in self.memory.fallbacks(item.stages, item.params)
         }
         recipe = Recipe(item.params, commands, needs_config, fallbacks)
@@ -192,6 +196,12 @@ class Layout:
         return PlannedTrial(
             index, item.trial_id, name, output, directory, item.stages, item.sweep, item.priority, kinds, recipe
         )
+
+    def found_from(self, stage: str, own: Params) -> Params:
+        """The runner's own placeholders, those that are paths such that a stage finds them from where it runs."""
+        if stage not in self.elsewhere:
+            return own
+        return {key: os.path.abspath(str(value)) if key in _PATHS else value for key, value in own.items()}  # noqa: PTH100
 
 
 def complete(

@@ -105,8 +105,13 @@ class Units:
         after = [unit.key for unit in decisions if unit.sweep in item.of]
         needs = Needs(members=tuple(key_of[draft.trial_id] for draft in members), need=need, after=tuple(after))
         output = f"{self._layout.output}/{name}"
-        own = {"_name": name, "_output": output, "_time": self._layout.time, "_trials": f"{output}/{TRIALS_FILE}"}
-        command = item.template.render(params | own)
+        own: Params = {
+            "_name": name,
+            "_output": output,
+            "_time": self._layout.time,
+            "_trials": f"{output}/{TRIALS_FILE}",
+        }
+        command = item.template.render(params | self._layout.found_from(item.name, own))
         priority = max(draft.priority for draft in members)
         return _unit(name, output, item.name, GATHER, priority, params, command, needs)
 

@@ -105,6 +105,28 @@ CASES: list[tuple[str, str | bytes, list[str]]] = [
     ("unknown anchor", T + "---\nlr: *nothing\n", ["line 3", "undefined alias"]),
     ("an anchor in itself", T + "---\nlr: &a [*a]\n", ["line 3", "anchor inside itself"]),
     ("a key that is a list", T + "---\n? [a, b]\n: 1\n", ["line 3", "a key must be a name"]),
+    (
+        "a block that does not end",
+        "template:\n  b: 'true'\n  a: 'for x in 1 2; do echo {lr}'\n" + GRID,
+        ["line 3", "template.a", "bash cannot read the command", "end of file"],
+    ),
+    (
+        "a backslash where YAML joins the lines",
+        "template:\n  a: >\n    python x.py \\\n    --lr {lr}\n" + GRID,
+        ["line 2", "template.a", "a backslash before a blank", "leave the backslash out"],
+    ),
+    (
+        "a gather in a default",
+        T + "default: {x: '{_gather.mean}/x'}\n" + GRID,
+        ["line 2", "default.x", "in grids only"],
+    ),
+    (
+        "a gather in a case of an alias",
+        T + "alias: {s: {a: {x: '{_gather.mean}/x'}}}\n" + GRID,
+        ["line 2", "alias.s.a.x", "in grids only"],
+    ),
+    ("a timeout of nothing", T + "stage: {timeout: 0}\n" + GRID, ["stage.timeout", "above 0, or null"]),
+    ("a stall of nothing", T + "stage: {stall: 0s}\n" + GRID, ["stage.stall", "above 0, or null"]),
 ]
 
 

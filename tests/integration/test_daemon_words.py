@@ -151,6 +151,34 @@ def test_retry_runs_what_failed_again(project: Project, until: Callable[..., Non
     assert [record["attempt"] for record in project.attempts("N_1", "start")] == [1, 2, 1]
 
 
+def test_what_has_failed_may_be_tried_again_when_all_is_over(project: Project) -> None:
+    project.write("template: {a: 'test -e ok.{n}', b: 'true'}\nresource: {cpu: 1}\n---\nn: [0, 1, 2]\n")
+    assert project.run().returncode == 1
+    (project.path / "ok.0").touch()
+    (project.path / "ok.1").touch()
+    for _ in range(2):
+        assert "Due again: 2 jobs of 1 trial." in project.run("retry", "N_2").stdout
+        project.run("wait")
+    assert "Due again: 2 jobs of 1 trial." in project.run("retry", "N_1").stdout
+    project.run("wait")
+    assert project.stat("N_1") == {"a": "finished", "b": "finished"}
+    assert [len(project.attempts(name, "start")) for name in ("N_0", "N_1", "N_2")] == [1, 3, 3]
+    assert "Due again: 4 jobs of 2 trials." in project.run("retry").stdout
+    project.run("wait")
+    assert project.stat("N_0") == {"a": "finished", "b": "finished"}
+    assert "no such trial" in project.run("retry", "N_7").stderr
+
+
+def test_resume_does_not_take_a_stop_back_and_says_so(gated: Project) -> None:
+    assert gated.run("stop").returncode == 0
+    said = gated.run("resume")
+    assert said.returncode == 1
+    assert "was told to stop and leaves when 2 running attempts have ended (`run stop --now` ends them)" in said.stderr
+    assert "type `run` then, which goes on" in gated.run().stderr
+    go(gated, 0, 1)
+    gated.run("wait")
+
+
 def test_a_drain_lets_what_runs_end_and_a_stop_ends_it(gated: Project, until: Callable[..., None]) -> None:
     assert "the daemon leaves when 2 running attempts were ended" in gated.run("stop").stdout
     go(gated, 0, 1)
@@ -283,6 +311,30 @@ def test_a_stage_has_its_own_environment_and_directory(project: Project, tmp_pat
     assert project.log("N_0", "a") == f"1 x y\n{tmp_path}/sub\n"
 
 
+def test_a_stage_in_another_directory_finds_its_own(project: Project) -> None:
+    (project.path / "sub").mkdir()
+    project.write(
+        "template:\n  a: {cmd: 'echo $RUNNER_OUTPUT; cat {_config}; touch {_output}/here', cwd: sub}\n"
+        "  b: 'echo $RUNNER_OUTPUT {_output}'\n"
+        "gather:\n  all: {of: g, cmd: 'cat {_trials}; touch {_output}/here', cwd: sub}\n"
+        "resource: {cpu: 1}\n---\n_title: g\nn: 7\n"
+    )
+    done = project.run()
+    assert done.returncode == 0, done.stdout
+    assert project.log("N_7", "a") == f"{project.output}/N_7\nn: 7\n"
+    assert project.log("N_7", "b") == "output/N_7 output/N_7\n"
+    assert [(project.output / name / "here").exists() for name in ("N_7", "gather.all/all")] == [True, True]
+
+
+def test_another_file_takes_no_stage_away_from_what_waits(gated: Project) -> None:
+    gated.write(GATED.replace("  b:", "  c:"), "quick.yaml")
+    assert gated.run("-y", "quick.yaml", "--detach").returncode == 0
+    assert all({"a", "b", "c"} == found.keys() for found in states(gated).values())
+    go(gated, 0, 1, 2, 3)
+    assert gated.run("wait").returncode == 0
+    assert {frozenset(gated.stat(name).values()) for name in gated.trials()} == {frozenset({"finished"})}
+
+
 def test_a_daemon_of_another_host_is_seen_and_gets_words_by_file(gated: Project) -> None:
     lock = gated.output / ".runner" / "lock"
     holder = json.loads(lock.read_text())
@@ -300,9 +352,10 @@ def test_words_without_a_daemon_say_so(project: Project) -> None:
     project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: 0\n")
     assert project.run("status").returncode == 2
     assert project.run().returncode == 0
-    for words in (["pause"], ["resume"], ["cancel", "N_0"], ["retry"], ["stop"]):
+    for words in (["pause"], ["resume"], ["cancel", "N_0"], ["stop"]):
         said = project.run(*words)
         assert (said.returncode, "no daemon works here" in said.stderr) == (1, True), words
+    assert project.run("retry").stdout == "Nothing has failed or was canceled or interrupted.\n"
     assert project.run("wait").returncode == 0
     assert project.run("watch").stdout == "No daemon works here: all is complete.\n"
 

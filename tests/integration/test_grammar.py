@@ -160,6 +160,21 @@ def test_a_combination_of_two_grids_is_one_trial_with_the_stages_of_both(
     assert typed("-t", "second", "-c", "y").started() == ["y A_2"]
 
 
+def test_a_later_grid_may_say_which_of_the_combinations_come_first(typed: Typed, project: Project) -> None:
+    text = "template: {go: 'echo {a} >> order'}\nresource: {cpu: 1}\n"
+    project.write(text + "---\na: [1, 2, 3, 4]\n---\na: 3\n_priority: 10\n---\na: 4\n_priority: -1\n")
+    assert typed().code == 0
+    assert (project.path / "order").read_text().split() == ["3", "1", "2", "4"]
+
+
+def test_a_preview_says_what_is_doubtful_on_standard_error(typed: Typed, project: Project) -> None:
+    project.write("template:\n  go: |\n    cd .\n    echo {a}\ndefault: {b: no}\n---\na: 1\n")
+    said = typed("--dry-run")
+    assert said.out.splitlines() == ["# 1, output/A_1", "cd . echo 1"]
+    assert "line 2, template.go: its lines become one, so that `echo {a}` is a part of `cd .`" in said.err
+    assert "Orphan parameters, which no command uses: b" in said.err
+
+
 def test_two_cases_of_an_alias_that_set_the_same_are_one_trial(shown: Callable[..., list[dict[str, Any]]]) -> None:
     head = SAY + "alias: {s: {x: {a: 1, b: 2}, y: {a: 1, b: 2}}}\n"
     assert params_of(shown(head + "---\ns: [x, y]\n")) == [{"a": 1, "b": 2}]

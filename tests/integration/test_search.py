@@ -165,6 +165,18 @@ def test_a_search_ends_at_its_limits(search: Project, typed: Typed, limits: str,
     assert len(decided(search.output)) == rounds
 
 
+def test_a_higher_limit_lets_a_search_that_has_ended_go_on(search: Project, typed: Typed) -> None:
+    search.write(FILE.replace("rounds: 5", "rounds: 2"))
+    typed()
+    assert decision(search, 2)["ended"] == "the limit of 2 rounds is reached"
+    trials = len(search.trials())
+    search.write(FILE)
+    typed()
+    assert len(decided(search.output)) == 3
+    assert len(search.trials()) > trials
+    assert typed().started() == []
+
+
 def test_a_python_function_decides(search: Project, typed: Typed) -> None:
     search.write(FILE.replace("next: python next.py", "next: {python: choose.py:choose}"))
     search.write(

@@ -169,6 +169,17 @@ def test_rm_deletes_what_was_chosen_and_nothing_else(
     assert ran.trials() == NAMES
 
 
+def test_a_stage_that_is_in_the_file_no_more_does_not_count(ran: Project, typed: Typed) -> None:
+    file = ran.path / "params.yaml"
+    text = file.read_text()
+    assert "then:" in text
+    file.write_text("".join(line for line in text.splitlines(keepends=True) if "then:" not in line))
+    assert "Lr_3" in ran.trials()
+    assert typed("rm", "--state", "blocked", "--yes").out == "No such trial.\n"
+    file.write_text(text)
+    assert typed("rm", "--state", "blocked", "--yes").out == "1 trial deleted.\n"
+
+
 @pytest.mark.parametrize(("words", "chosen"), CHOICES.values(), ids=CHOICES.keys())
 def test_archive_packs_what_was_chosen(words: list[str], chosen: list[str], ran: Project, typed: Typed) -> None:
     before = files(ran)

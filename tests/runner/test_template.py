@@ -220,3 +220,28 @@ def test_an_adjacent_literal_is_one_part() -> None:
         template.Placeholder("x", False, ("bare",)),
         " y",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("python a.py --x 1\npython b.py --x 1 --y 2 3", [("python a.py --x …", "python b.py --x …")]),
+        ("cd sub\npython b.py", [("cd sub", "python b.py")]),
+        ("python a.py \\\n  python", []),
+        ("python a.py &&\npython b.py", []),
+        ("python a.py\n&& python b.py", []),
+        ("python a.py\n  --lr 1\n  model=python data=x", []),
+        ("if true; then\n  python b.py; fi", []),
+        ("python -c 'import os\npython = 3'", []),
+        ("  \n\n python a.py \n\n", []),
+    ],
+)
+def test_a_line_that_may_have_been_meant_as_a_command_of_its_own(text: str, expected: list[tuple[str, str]]) -> None:
+    assert template.joined_commands(text, {"python", "cd", "if"}.__contains__) == expected
+
+
+def test_a_backslash_before_a_blank_is_kept_inside_words_and_quotes_only() -> None:
+    assert template.parse(r"cp a\ b c").render({}) == r"cp a\ b c"
+    assert template.parse(r"grep 'x \ y' f").render({}) == r"grep 'x \ y' f"
+    with pytest.raises(template.TemplateError, match="a backslash before a blank"):
+        template.parse("python a.py \\ --lr {lr}")
