@@ -19,7 +19,7 @@ from train.config import Config
 from train.errors import TrainError
 from train.evaluation import Best, Evaluation, with_monitor
 from train.feed import Order, Parts, mixed
-from train.logs import Log, Record
+from train.logs import Log, Record, number
 from train.optimizers import Optimizers
 from train.schedules import Array
 from train.task import Batch, Task
@@ -147,7 +147,7 @@ class Run:
         return time.perf_counter() - self.begun_s
 
     def results(self) -> str:
-        return " ".join([*(f"{name}={value:.4f}" for name, value in self.metrics.items()), f"steps={self.step}"])
+        return " ".join([*(f"{name}={number(value, 4)}" for name, value in self.metrics.items()), f"steps={self.step}"])
 
     def save(self, best: bool, newest: bool) -> None:
         state = self.state()
