@@ -158,6 +158,9 @@ class Config(BaseModel):
     def _fit_together(self) -> Self:
         _require(self.batch % self.accumulate == 0, "batch", self.batch, f"accumulate ({self.accumulate}) divides it")
         _require(self.eval_splits != {}, "eval_splits", {}, "at least one split")
+        for name in self.eval_splits:
+            is_plain = name.isprintable() and not {*name} & {",", '"'} and name != ""
+            _require(is_plain, "eval_splits", repr(name), "a name without commas, quotation marks and line breaks")
         _require(self.begin == 0 or self.init_from is not None, "begin", self.begin, "init_from beside it")
         _require((self.lr1 is None) == (self.lr2 is None), "lr1", self.lr1, "lr2 beside it, and lr1 beside lr2")
         for name in ("schedule", "lr", "warmup") if self.lr1 is not None else ():

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def shown(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    from train.logs import number
+
+    return number(value, 4) if isinstance(value, float) else str(value)
 
 
 def evaluate(

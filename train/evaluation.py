@@ -56,6 +56,7 @@ class Evaluation:
         self.examples = {
             name: task.evaluation(split, config.eval_examples) for name, split in config.eval_splits.items()
         }
+        self.factors = {name: task.factors(split) for name, split in config.eval_splits.items()}
         self.columns = columns([*self.examples], config.averages, task.metrics, config.averages_only)
 
     def __call__(
@@ -70,11 +71,13 @@ class Evaluation:
 
     def _measured(self, model: nn.Module, which: str, arithmetic: AbstractContextManager[Any]) -> dict[str, float]:
         return {
-            f"{split}_{which}{metric}": value
+            f"{split}_{which}{metric}": value * factor
             for split, examples in self.examples.items()
-            for metric, value in measure(
-                model, self.task, examples, self.config.eval_batch, self.world, arithmetic
-            ).items()
+            for (metric, value), factor in zip(
+                measure(model, self.task, examples, self.config.eval_batch, self.world, arithmetic).items(),
+                self.factors[split],
+                strict=True,
+            )
         }
 
 

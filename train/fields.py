@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction as Exact
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -63,4 +64,5 @@ def in_steps(value: int | str, batch: int = 1, epoch: int | None = None) -> int:
     number, unit = value.split(" ")
     if epoch is None:
         raise TrainError(f"{value} cannot be counted in steps before the data is read")
-    return math.ceil(float(number) * (epoch if unit == "epochs" else 1) / batch)
+    # 1.1 epochs of 1600 examples are 1760; the product of floats is more.
+    return math.ceil(Exact(number) * (epoch if unit == "epochs" else 1) / batch)

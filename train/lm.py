@@ -33,6 +33,10 @@ class Tokenizer(Protocol):
 
     def decode(self, tokens: list[int]) -> str: ...
 
+    def lengths(self) -> Tensor:
+        """Return how many characters, of byte-level tokens bytes, each token has: [vocabulary]."""
+        ...
+
     def to_json(self) -> str | None:
         """Return what tokenizer.json holds; None if there is nothing to know."""
         ...
@@ -82,13 +86,26 @@ class LmTask(Task):
         return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the summed mean losses of the windows in nats a token and, if tokens aren't bytes, in bits a byte."""
-        nats = self.loss(outputs, targets).double() * len(targets)
-        return torch.stack([nats, nats * self.tokens_per_byte / math.log(2)][: len(self.metrics)])
+        """Return the summed mean losses of the windows in nats a token, once for each metric's unit."""
+        return (self.loss(outputs, targets).double() * len(targets)).repeat(len(self.metrics))
 
-    @property
-    def tokens_per_byte(self) -> float:
-        return sum(map(len, self.tokens.values())) / sum(self.n_bytes.values())
+    def factors(self, split: str) -> tuple[float, ...]:
+        """Return the units, nats a token and, if tokens aren't bytes, bits a byte of the split, in nats a token."""
+        return (1.0, self.tokens_per_byte(split) / math.log(2))[: len(self.metrics)]
+
+    def tokens_per_byte(self, split: str) -> float:
+        """Return the tokens of a split in a byte of its text; bytes of a part are counted by what its tokens spell."""
+        parts = parse_split(split, {name: len(tokens) for name, tokens in self.tokens.items()})
+        lengths = self.tokenizer.lengths()
+
+        def spelled(tokens: Tensor) -> int:
+            return int((torch.bincount(tokens, minlength=len(lengths)) * lengths).sum())
+
+        n_bytes = 0.0
+        for part in parts:
+            tokens = self.tokens[part.name]
+            n_bytes += self.n_bytes[part.name] * spelled(tokens[part.first : part.last]) / spelled(tokens)
+        return sum(part.last - part.first for part in parts) / n_bytes
 
     def about(self) -> dict[str, Any]:
         sizes = {f"{name}_tokens": len(tokens) for name, tokens in self.tokens.items()}
@@ -177,6 +194,9 @@ class ByteTokenizer:
     def decode(self, tokens: list[int]) -> str:
         return bytes(tokens).decode(errors="replace")
 
+    def lengths(self) -> Tensor:
+        return torch.ones(self.vocabulary, dtype=torch.int64)
+
     def to_json(self) -> None:
         return None
 
@@ -194,6 +214,9 @@ class BpeTokenizer:
 
     def decode(self, tokens: list[int]) -> str:
         return str(self.library.decode(tokens))
+
+    def lengths(self) -> Tensor:
+        return torch.tensor([len(self.library.id_to_token(token) or "") for token in range(self.vocabulary)])
 
     def to_json(self) -> str:
         return str(self.library.to_str())

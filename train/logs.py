@@ -19,9 +19,15 @@ from train.world import World
 METRICS = "metrics.csv"
 
 
+def number(value: float, decimals: int) -> str:
+    """Return a value with so many decimals; below 0.1, where these would drop what tells it, with one digit more."""
+    is_small = 0 < abs(value) < 0.1
+    return f"{value:.{decimals + 1}g}" if is_small else f"{value:.{decimals}f}"
+
+
 @dataclass(frozen=True)
 class Record:
-    """One logged step: `step` steps are done, `loss` is the mean over those since the record before.
+    """One logged step: `step` steps are done, `loss` is the mean over those since the record before; None of no step.
 
     `metrics` holds what an evaluation found, by column (`val_loss`); it is empty between evaluations. `time_s` counts
     the seconds of training, over all interruptions; `time` is the Unix time.
@@ -29,15 +35,15 @@ class Record:
 
     step: int
     lr: float
-    loss: float
+    loss: float | None
     metrics: dict[str, float]
     time_s: float
     time: float = field(default_factory=time.time)
 
     def line(self, columns: list[str]) -> str:
         """Return the row of metrics.csv."""
-        values = (f"{self.metrics[name]:.6f}" if name in self.metrics else "" for name in columns)
-        loss = f"{self.loss:.6f}" if self.step else ""
+        values = (number(self.metrics[name], 6) if name in self.metrics else "" for name in columns)
+        loss = "" if self.loss is None else number(self.loss, 6)
         return ",".join((str(self.step), repr(self.lr), loss, *values, f"{self.time_s:.3f}", f"{self.time:.3f}"))
 
 
@@ -89,13 +95,13 @@ class Log:
         self.metrics.write(f"{record.line(self.columns)}\n")
         steps_per_s = (record.step - self.first_step) / (time.perf_counter() - self.begun_s)
         scalars = {tag(name): value for name, value in record.metrics.items()}
-        if record.step > self.first_step:
+        if record.loss is not None:
             scalars |= {"loss/train": record.loss, "lr": record.lr, "use/steps_per_s": steps_per_s, **self.usage.now()}
         for other in self.others:
             other.scalars(scalars, record.step)
-        found = "".join(f" {name} {value:.4f}" for name, value in record.metrics.items())
+        found = "".join(f" {name} {number(value, 4)}" for name, value in record.metrics.items())
         left = f" left {duration((self.steps - record.step) / steps_per_s)}" if steps_per_s else ""
-        loss = f" loss {record.loss:.4f}" if record.step > self.first_step else ""
+        loss = "" if record.loss is None else f" loss {number(record.loss, 4)}"
         print(
             f"step {record.step}/{self.steps}{loss}{found} lr {record.lr:.2e} {steps_per_s:.3g} steps/s{left}",
             flush=True,

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,13 +86,10 @@ def from_file(path: Path, steps: int) -> Schedule:
 
 def read_knots(path: Path) -> list[tuple[float, float]]:
     """Read (step, LR) knots from `.csv` (a header with `step` and `lr`) or `.json` ({"knots": [[step, lr], ...]})."""
-    with path.open(newline="", encoding="utf-8") as file:
+    # Spreadsheets begin a file with a byte order mark.
+    with path.open(newline="", encoding="utf-8-sig") as file:
         try:
-            pairs: list[Any] = (
-                [(row["step"], row["lr"]) for row in csv.DictReader(file)]
-                if path.suffix == ".csv"
-                else json.load(file)["knots"]
-            )
+            pairs: list[Any] = _csv_pairs(file) if path.suffix == ".csv" else json.load(file)["knots"]
             knots = [(float(step), float(lr)) for step, lr in pairs]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise TrainError(
@@ -104,6 +101,12 @@ def read_knots(path: Path) -> list[tuple[float, float]]:
     except TrainError as error:
         raise TrainError(f"the schedule {path}: {error}") from error
     return knots
+
+
+def _csv_pairs(file: TextIO) -> list[tuple[str, str]]:
+    rows = csv.DictReader(file)
+    rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
+    return [(row["step"], row["lr"]) for row in rows]
 
 
 def _checked_lrs(lrs: Any, path: Path, steps: int) -> Array:

@@ -19,7 +19,7 @@ from train.config import Config
 from train.errors import TrainError
 from train.evaluation import Best, Evaluation, with_monitor
 from train.feed import Order, Parts, mixed
-from train.logs import Log, Record
+from train.logs import Log, Record, number
 from train.optimizers import Optimizers
 from train.schedules import Array
 from train.task import Batch, Task
@@ -117,8 +117,7 @@ class Run:
 
     def logged(self, log: Log, evaluating: bool) -> Record:
         """Write and return the record of this step, and begin a new mean."""
-        steps = max(self.loss_steps, 1) * self.world.size
-        loss = float(self.world.sum(self.loss_sum)) / steps
+        loss = float(self.world.sum(self.loss_sum)) / (self.loss_steps * self.world.size) if self.loss_steps else None
         self.loss_sum.zero_()
         self.loss_steps = 0
         self.logged_step = self.step
@@ -139,15 +138,16 @@ class Run:
             self.model.train()
 
     def diverged(self, record: Record) -> bool:
-        found = (record.loss, *(value for name, value in record.metrics.items() if name.endswith("_loss")))
-        return not all(math.isfinite(value) for value in found) or record.loss > (self.config.max_loss or math.inf)
+        loss = 0.0 if record.loss is None else record.loss
+        found = (loss, *(value for name, value in record.metrics.items() if name.endswith("_loss")))
+        return not all(math.isfinite(value) for value in found) or loss > (self.config.max_loss or math.inf)
 
     def time_s(self) -> float:
         """Return the seconds of training so far."""
         return time.perf_counter() - self.begun_s
 
     def results(self) -> str:
-        return " ".join([*(f"{name}={value:.4f}" for name, value in self.metrics.items()), f"steps={self.step}"])
+        return " ".join([*(f"{name}={number(value, 4)}" for name, value in self.metrics.items()), f"steps={self.step}"])
 
     def save(self, best: bool, newest: bool) -> None:
         state = self.state()

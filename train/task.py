@@ -58,6 +58,10 @@ class Task(ABC):
     def measure(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each metric, summed over the batch's examples, [len(metrics)]."""
 
+    def factors(self, split: str) -> tuple[float, ...]:
+        """Return what each metric's mean over a split is multiplied by, for units that depend on the split."""
+        return (1.0,) * len(self.metrics)
+
     def last_layer(self, model: nn.Module) -> nn.Module | None:
         """Return the layer that ends in the classes, if it is one of its own."""
         return None

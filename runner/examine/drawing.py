@@ -12,6 +12,7 @@ import numpy as np
 
 from runner.errors import InputError
 from runner.examine import settings, stats
+from runner.examine.axes import tidy
 from runner.examine.wide import is_higher_better
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _LINES_MAX = len(COLOURS) * len(_STYLES)
 # More bands are a fog, and a longer legend hides what is drawn.
 _BANDS_MAX, _LEGEND_MAX, _LABEL_MAX = 8, 8, 60
 Band = Literal["range", "t"]
+_BANDS: dict[Band, str] = {"range": "lowest to highest", "t": "95 % t interval of the mean"}
+_CELLS_MAX = 150
+_TEXT_SIZES = (5.0, 8.3)
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -44,7 +48,7 @@ def draw_curves(
     band: Band = "range",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a metric over the steps, a line for each setting: the mean over the seeds, in a band.
+    """Draw a metric over the steps, a line for each setting: the mean over the seeds, in a band that the legend tells.
 
     Args:
         curves: the frame of `runner.examine.curves`.
@@ -65,18 +69,29 @@ def draw_curves(
     groups = settings.groups(curves[curves[metric].notna()], names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+    counts: list[int] = []
     for place, (key, group) in enumerate(groups):
         steps, mean, low, high = _band(group, metric, band)
         colour, style = COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS)]
-        label = _label(names, key)
         marker = "o" if len(steps) == 1 else None
-        ax.plot(steps, mean, style, color=colour, label=label or None, lw=1.5, marker=marker)
-        if group["trial"].nunique() > 1 and len(groups) <= _BANDS_MAX:
+        ax.plot(steps, mean, style, color=colour, label=_label(names, key), lw=1.5, marker=marker)
+        counts.append(group["trial"].nunique())
+        if counts[-1] > 1 and len(groups) <= _BANDS_MAX:
             ax.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
     _tidy(ax, "step", metric)
-    if names and groups:
-        _legend(ax, len(groups))
+    note = _note(counts, _BANDS[band] if len(groups) <= _BANDS_MAX else None)
+    if groups and (names or note):
+        _legend(ax, len(groups), note)
     return ax
+
+
+def _note(counts: Sequence[int], band: str | None) -> str | None:
+    """What lines and bands are of so many trials each; None where each line is one trial."""
+    fewest, most = min(counts, default=0), max(counts, default=0)
+    if most <= 1:
+        return None
+    mean = f"mean of {most if fewest == most else f'{fewest} to {most}'} trials"
+    return mean if band is None else f"{mean}, band: {band}"
 
 
 def _parameters(curves: pd.DataFrame) -> list[str]:
@@ -113,12 +128,28 @@ def draw_heatmap(table: pd.DataFrame, metric: str, x: str, y: str, ax: Axes | No
     ax.set_ylabel(y)
     if ax.figure is not None:
         ax.figure.colorbar(image, ax=ax, label=metric)
-    if cells.size <= 150:
+    digits = _digits(cells[np.isfinite(cells)])
+    texts = [[f"{cell:.{digits}g}" for cell in row] for row in cells]
+    size = _text_size(ax, len(columns), max(len(text) for row in texts for text in row))
+    if cells.size <= _CELLS_MAX and size >= _TEXT_SIZES[0]:
         for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
             red, green, blue, _ = image.to_rgba(cells[row, column])
             colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
-            ax.text(column, row, f"{cells[row, column]:.3g}", ha="center", va="center", color=colour, fontsize="small")
+            ax.text(column, row, texts[row][column], ha="center", va="center", color=colour, fontsize=size)
     return ax
+
+
+def _text_size(ax: Axes, columns: int, length: int) -> float:
+    """Return the size in points at which texts of a length stand side by side, one in a column."""
+    # A digit is 0.64 of its size wide.
+    width = ax.get_window_extent().width * 72 / ax.figure.dpi
+    return min(_TEXT_SIZES[1], width / columns / (0.64 * (length + 0.5)))
+
+
+def _digits(values: settings.Array) -> int:
+    """Return the significant digits, 4 to 6, that tell the different ones of these values apart."""
+    count = len(np.unique(values))
+    return next((digits for digits in (4, 5) if len({f"{value:.{digits}g}" for value in values}) == count), 6)
 
 
 def draw_sweep(
@@ -138,19 +169,21 @@ def draw_sweep(
     groups = settings.groups(table, names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+    counts: list[int] = []
     for place, (key, group) in enumerate(groups):
-        found = group.groupby(x)[metric].agg(["mean", "min", "max"])
+        found = group.groupby(x)[metric].agg(["mean", "min", "max", "count"])
+        counts += found["count"].tolist()
         colour, style = COLOURS[place % len(COLOURS)], _STYLES[place // len(COLOURS)]
-        label = _label(names, key)
-        ax.plot(found.index, found["mean"], style, color=colour, marker="o", ms=4, label=label or None)
+        ax.plot(found.index, found["mean"], style, color=colour, marker="o", ms=4, label=_label(names, key))
         if len(groups) <= _BANDS_MAX:
             ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.2, lw=0)
     values = table[x].dropna()
     if len(values) and values.min() > 0 and values.max() / values.min() >= _LOG_SPAN:
         ax.set_xscale("log")
     _tidy(ax, x, metric)
-    if names and groups:
-        _legend(ax, len(groups))
+    note = _note(counts, _BANDS["range"] if len(groups) <= _BANDS_MAX else None)
+    if groups and (names or note):
+        _legend(ax, len(groups), note)
     return ax
 
 
@@ -177,12 +210,16 @@ def pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = ()) ->
 
 
 def draw_pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = (), ax: Axes | None = None) -> Axes:
-    """Draw all trials as points over two columns, and those that no other one beats in both as a line."""
+    """Draw all trials as points over two columns, and as stairs what the best of them reach.
+
+    The stairs are the best `y` among the trials that are at least as good in `x`: they claim nothing that no trial has.
+    """
     ax = _axes(ax)
     front = pareto(table, x, y, maximize)
     table = _with_numbers(table, x, y)
     ax.scatter(table[x], table[y], s=18, color=COLOURS[4], label="trials")
-    ax.plot(front[x], front[y], "o-", color=COLOURS[1], ms=5, drawstyle="steps-post", label="Pareto front")
+    stairs: Any = "steps-pre" if is_higher_better(x, maximize) else "steps-post"
+    ax.plot(front[x], front[y], "o-", color=COLOURS[1], ms=5, drawstyle=stairs, label="Pareto front")
     _tidy(ax, x, y)
     _legend(ax, 2)
     return ax
@@ -198,19 +235,18 @@ def _with_numbers(table: pd.DataFrame, *names: str) -> pd.DataFrame:
     return table.assign(**found)
 
 
-def _legend(ax: Axes, count: int) -> None:
+def _legend(ax: Axes, count: int, note: str | None = None) -> None:
+    look: Any = {"fontsize": "small", "title": note, "title_fontsize": "small"}
     if count <= _LEGEND_MAX:
-        ax.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+        ax.legend(framealpha=0.8, edgecolor="none", **look)
     else:
-        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, **look)
 
 
 def _tidy(ax: Axes, x: str, y: str) -> None:
     ax.set_xlabel(x.replace("$", r"\$"))
     ax.set_ylabel(y.replace("$", r"\$"))
-    ax.grid(True, color="#dddddd", lw=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    tidy(ax)
 
 
 def _ordered(values: set[Hashable]) -> list[Any]:
@@ -220,6 +256,8 @@ def _ordered(values: set[Hashable]) -> list[Any]:
 
 def _label(names: Sequence[Any], key: Sequence[Hashable]) -> str:
     """The values of a setting, cut to what leaves room for the picture."""
+    if not names:
+        return "all trials"
     text = ", ".join(f"{name}={_short(value)}" for name, value in zip(names, key, strict=True))
     return text if len(text) <= _LABEL_MAX else f"{text[: _LABEL_MAX - 1]}…"
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from runner.examine import grouping
+from runner.examine.axes import tidy
 from runner.examine.grouping import Group
 
 if TYPE_CHECKING:
@@ -133,10 +134,8 @@ def _line(axes: "Axes", steps: grouping.Array, values: grouping.Array, look: Loo
 
 
 def _tidy(axes: "Axes") -> None:
-    axes.grid(True, color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
+    tidy(axes)
 
 
 def _plain(text: str) -> str:

@@ -30,11 +30,36 @@ _HIGHER_IS_BETTER = re.compile(
     r"|iou|miou|dice|top\d|em|hits?|ndcg|mrr|win_?rate)($|[_/.\s@\d-])",
     re.IGNORECASE,
 )
+_LOWER_IS_BETTER = frozenset(
+    (
+        *("loss", "losses", "err", "error", "errors", "mse", "rmse", "mae", "mape", "nll", "kl", "regret", "cost"),
+        *("perplexity", "ppl", "bpb", "bpc", "wer", "cer", "std", "stddev", "stdev", "sem", "var", "variance"),
+        *("time", "latency", "duration", "seconds"),
+    )
+)
+# What may stand behind the name proper: how the value was chosen and on which split.
+_QUALIFIERS = frozenset(
+    ("best", "last", "final", "mean", "avg", "average", "train", "val", "valid", "validation", "dev", "test", "eval")
+)
 
 
 def is_higher_better(metric: str, maximize: Collection[str] = ()) -> bool:
-    """Return whether a metric's best value is its highest: named so, or called accuracy, F1, reward and the like."""
-    return metric in maximize or _HIGHER_IS_BETTER.search(metric) is not None
+    """Return whether a metric's best value is its highest: named so, or called accuracy, F1, reward and the like.
+
+    A name that ends in `loss`, `error`, `std` or `time` says what it is, whatever it is of: `dice_loss`, `top5_err`,
+    also as one part of a tag (`loss/recall`).
+    """
+    if metric in maximize:
+        return True
+    if any(_noun(part) in _LOWER_IS_BETTER for part in metric.lower().split("/")):
+        return False
+    return _HIGHER_IS_BETTER.search(metric) is not None
+
+
+def _noun(name: str) -> str:
+    """The last word of a name, without numbers and qualifiers behind it."""
+    words = [word for word in re.split(r"[_.\s@-]+", name) if not word.isdecimal() and word not in _QUALIFIERS]
+    return words[-1] if words else ""
 
 
 @many_objects()

@@ -55,6 +55,14 @@ def test_durations_are_counted_in_steps() -> None:
         config.lrs()
 
 
+@pytest.mark.parametrize(
+    ("duration", "batch", "epoch", "steps"),
+    [("1.1 epochs", 8, 1600, 220), ("0.07 epochs", 1, 100, 7), ("1e2 samples", 3, 1, 34), ("1.1 epochs", 8, 1601, 221)],
+)
+def test_parts_of_epochs_are_counted_exactly(duration: str, batch: int, epoch: int, steps: int) -> None:
+    assert TabularConfig(out=Path("o"), batch=batch, steps=duration).in_steps(epoch).steps == steps
+
+
 def test_a_segment_of_a_run_has_a_line_for_its_learning_rate() -> None:
     config = LmConfig(out=Path("o"), steps=20, lr1=1.0, lr2=0.0, init_from=Path("there"))
     assert config.lrs(begin=10)[10:].tolist() == pytest.approx(np.linspace(1, 0, 10, endpoint=False).tolist())
@@ -99,6 +107,7 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path, capsy
         ("--out o --optimizer adamm", "optimizer is 'adamm': input should be 'adamw', 'adam'"),
         ("--out o --averages [ema_2]", "averages.0 is 'ema_2': ema_<decay between 0 and 1> or poly_<power"),
         ("--out o --eval_splits val", "eval_splits is 'val': input should be a valid dictionary"),
+        ("--out o --eval_splits {'a,b':val}", "eval_splits is 'a,b': needed is a name without commas"),
         ("--out o --steps 0", "steps is 0: needed is at least 1"),
         ("--out o --steps -3", "steps is '-3': a number of steps is needed"),
         ("--out o --width 50", "width is 50: needed is heads (4) divide it"),

@@ -7,6 +7,7 @@ import http.server
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from train.config import ImageConfig, LmConfig, TabularConfig
 from train.download import downloading, fetch
 from train.errors import TrainError
+from train.evaluation import Evaluation
 from train.feed import Feed, Order, Parts
 from train.image import ImageTask, mixed_up, shifted
 from train.images import read
@@ -24,6 +26,7 @@ from train.lm import LmTask, Windows
 from train.splits import Part, parse_split, with_test_split
 from train.tabular import TabularTask
 from train.text import STDLIB_BYTES, load
+from train.world import World
 
 CPU = torch.device("cpu")
 
@@ -116,15 +119,39 @@ def test_byte_pairs_shorten_the_text_and_come_back(text_file: Path, tmp_path: Pa
     assert len(tokens) < task.n_bytes["val"] / 3
     assert task.tokenizer.decode(tokens.tolist()).encode() == load(str(text_file))["val"]
     uniform = math.log(300)
-    loss, bits = task.measure(torch.zeros(2, 16, 300), torch.zeros(2, 16, dtype=torch.int64)).tolist()
+    measured = task.measure(torch.zeros(2, 16, 300), torch.zeros(2, 16, dtype=torch.int64))
+    loss, bits = (measured * torch.tensor(task.factors("val"))).tolist()
     assert loss == pytest.approx(2 * uniform)
-    assert bits == pytest.approx(2 * uniform / math.log(2) * task.tokens_per_byte)
+    assert bits == pytest.approx(2 * uniform / math.log(2) * len(tokens) / task.n_bytes["val"])
 
     task.write_files(tmp_path)
     again = lm(text_file, 16, tokenizer=str(tmp_path / "tokenizer.json"))
     assert again.sha256 == task.sha256
     with pytest.raises(TrainError, match=r"tokenizer is absent\.json: allowed are bytes, bpe:<size>"):
         lm(text_file, 16, tokenizer="absent.json")
+
+
+def test_bits_per_byte_are_those_of_the_split(tmp_path: Path) -> None:
+    # The tokens are learned from the words at the beginning: what comes later has more of them in a byte.
+    words = "".join(f"{'decay' if n % 3 else 'schedule'} {'naïve ' * (n % 2)}\n" for n in range(900))
+    (tmp_path / "text.txt").write_text(words + "".join(f"{n * 7919 % 100_003}\n" for n in range(600)))
+    task = lm(tmp_path / "text.txt", 8, tokenizer="bpe:400")
+    sets = {"train": "train", "part": "train[25%:60%]", "val": "val", "sum": "val+test"}
+    config = LmConfig(out=tmp_path, data=str(tmp_path / "text.txt"), context=8, device="cpu", eval_splits=sets)
+    evaluation = Evaluation(config, task, World(0, 1, torch.device("cpu")))
+    found = evaluation(task.build(), [], nullcontext())
+    texts = {name: tokens.tolist() for name, tokens in task.tokens.items()}
+    count = len(texts["train"])
+    tokens = {
+        "train": texts["train"],
+        "part": texts["train"][round(0.25 * count) : round(0.6 * count)],
+        "val": texts["val"],
+        "sum": texts["val"] + texts["test"],
+    }
+    for name, of_split in tokens.items():
+        n_bytes = len(task.tokenizer.decode(of_split).encode())
+        bits = found[f"{name}_loss"] / math.log(2) * len(of_split) / n_bytes
+        assert found[f"{name}_bpb"] == pytest.approx(bits, rel=1e-3), name
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +13,40 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from train import trainer
-from train.config import ImageConfig, LmConfig
+from train import evaluate, trainer
+from train.config import ImageConfig, LmConfig, TabularConfig
 from train.errors import TrainError
-from train.logs import duration
+from train.logs import Record, duration, number
 from train.signals import Stop
 
 Make = Callable[..., LmConfig]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *[(2.3456789, "2.345679"), (0.1, "0.100000"), (0.0, "0.000000"), (math.nan, "nan"), (-math.inf, "-inf")],
+        *[(0.0123456789, "0.01234568"), (1.23456789e-5, "1.234568e-05"), (3e-9, "3e-09"), (-2e-4, "-0.0002")],
+    ],
+)
+def test_small_losses_keep_their_digits(value: float, text: str) -> None:
+    assert number(value, 6) == text
+    row = Record(5, 0.01, value, {"val_loss": value}, 1.5, 2.0).line(["val_loss", "test_loss"])
+    assert row == f"5,0.01,{text},{text},,1.500,2.000"
+
+
+def test_a_loss_near_zero_is_told_by_run_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small.txt").write_text("".join(f"{n % 7 * 1e-4:g} 1:{n % 5} 2:{n % 3}\n" for n in range(50)))
+    options: dict[str, Any] = {"data": str(tmp_path / "small.txt"), "loss": "squared", "steps": 200, "lr": 1e-2}
+    config = TabularConfig(out=tmp_path / "run", device="cpu", loggers=[], log_every=100, **options)
+    assert trainer.train(config, Stop()) == 0
+    assert evaluate.main([str(config.out)]) == 0
+    *_, ended, told = capsys.readouterr().out.splitlines()
+    last = (config.out / "metrics.csv").read_text().splitlines()[-1].split(",")
+    exact = json.loads((config.out / "eval_test.json").read_text())["loss"]
+    assert 0 < exact < 1e-2
+    assert float(told.split()[1].removeprefix("loss=")) == pytest.approx(exact, rel=1e-4)
+    assert float(ended.split()[1].removeprefix("val_loss=")) == pytest.approx(float(last[3]), rel=1e-4)
 
 
 def test_tensorboard_shows_use_and_texts(tiny: Make) -> None:

@@ -149,12 +149,17 @@ def test_schedules_are_joined() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("knots.csv", "step,lr\n0,1\n4,0.5\n9,0\n"), ("knots.json", '{"knots": [[0, 1], [4, 0.5], [9, 0]]}')],
+    [
+        ("knots.csv", "step,lr\n0,1\n4,0.5\n9,0\n"),
+        ("knots.csv", "\ufeffstep, lr\n0, 1\n4, 0.5\n9, 0\n"),
+        ("knots.json", '{"knots": [[0, 1], [4, 0.5], [9, 0]]}'),
+        ("knots.json", '\ufeff{"knots": [[0, 1], [4, 0.5], [9, 0]]}'),
+    ],
 )
 @pytest.mark.parametrize("steps", [9, 10])
 def test_a_file_of_knots(tmp_path: Path, name: str, text: str, steps: int) -> None:
     path = tmp_path / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     lrs = schedule(str(path), steps, peak=7.0, warmup=3)
     np.testing.assert_allclose(lrs, [1, 0.875, 0.75, 0.625, 0.5, 0.4, 0.3, 0.2, 0.1, 0][:steps], atol=1e-15)
     assert read_knots(path) == [(0, 1), (4, 0.5), (9, 0)]

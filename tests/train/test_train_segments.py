@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train
 from train import trainer
 from train.config import Config, LmConfig
 from train.errors import TrainError
@@ -51,6 +53,21 @@ def test_segments_in_a_row_equal_the_whole_run(tiny: Make, whole: LmConfig, tabl
     for key in ("model", "averages", "optimizers", "rngs", "lrs"):
         assert str(last[key]) == str(state[key]), key
     np.testing.assert_array_equal(np.load(parts[2].out / "lr.npy"), np.load(whole.out / "lr.npy"))
+
+
+@pytest.mark.parametrize("begin", [0, 10])
+def test_an_evaluation_before_the_first_step_has_no_training_loss(tiny: Make, table: Table, begin: int) -> None:
+    first = segments(tiny)[0]
+    assert trainer.train(first, Stop()) == 0
+    origin: dict[str, Any] = {"init_from": first.out, "begin": begin} if begin else {}
+    config = tiny("evaluated", steps=20, averages=["ema_0.9"], eval_first=True, **origin)
+    (record, *_) = train.run(config)
+    assert (record.step, record.loss) == (begin, None)
+    row = table(config)[1]
+    assert (row[0], row[2]) == (str(begin), "")
+    assert float(row[3]) == pytest.approx(record.metrics["val_loss"])
+    events = EventAccumulator(str(config.out)).Reload()
+    assert [event.step for event in events.Scalars("loss/train")] == [*range(begin + 5, 25, 5)]
 
 
 def test_a_segment_that_is_interrupted_goes_on(tiny: Make, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

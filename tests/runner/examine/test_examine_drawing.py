@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.figure import Figure
 
 from runner.errors import InputError
@@ -60,6 +62,67 @@ def test_curves_are_means_in_bands(ax: Any, drawn: Any) -> None:
     assert len({line.get_color() for line in ax.lines}) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        ({}, "mean of 2 trials, band: lowest to highest"),
+        ({"band": "t"}, "mean of 2 trials, band: 95 % t interval of the mean"),
+        ({"by": []}, "mean of 4 trials, band: lowest to highest"),
+        ({"by": ["lr", "seed"]}, ""),
+    ],
+)
+def test_the_legend_says_what_line_and_band_are(ax: Any, drawn: Any, options: Any, title: str) -> None:
+    drawing.draw_curves(curves(), ax=ax, **options)
+    drawn()
+    assert ax.get_legend().get_title().get_text() == title
+
+
+def test_a_sweep_says_what_line_and_band_are(ax: Any, drawn: Any) -> None:
+    frame = table()
+    drawing.draw_sweep(frame[(frame["seed"] == 0) | (frame["lr"] > 1e-2)], "loss", ax=ax)
+    drawn()
+    assert ax.get_legend().get_title().get_text() == "mean of 1 to 2 trials, band: lowest to highest"
+    drawing.draw_sweep(frame[frame["seed"] == 0], "loss", ax=ax)
+    assert ax.get_legend().get_title().get_text() == ""
+
+
+def test_the_ticks_of_many_steps_do_not_touch(ax: Any, drawn: Any) -> None:
+    frame = curves()
+    ax.figure.set_size_inches(4, 3)
+    drawing.draw_curves(frame.assign(step=frame["step"] * 100_000), ax=ax)
+    drawn()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+    assert all(left.x1 + 2 < right.x0 for left, right in pairwise(boxes))
+    assert "200k" in [label.get_text() for label in ax.get_xticklabels()]
+
+
+def test_few_steps_and_steps_far_from_zero_keep_their_digits(ax: Any, drawn: Any) -> None:
+    frame = curves()
+    drawing.draw_curves(frame.assign(step=frame["step"] * 2000), ax=ax)
+    drawn()
+    assert "4000" in [label.get_text() for label in ax.get_xticklabels()]
+    ax.clear()
+    drawing.draw_curves(frame.assign(step=frame["step"] + 12_345_678), ax=ax)
+    drawn()
+    texts = [label.get_text() for label in ax.get_xticklabels()]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("losses", "texts"),
+    [
+        ([3.0017, 3.0102, 3.1], ["3.002", "3.01", "3.1"]),
+        ([3.0017, 3.0018, 1e5], ["3.0017", "3.0018", "1e+05"]),
+        ([3.00172, 3.00173, 3.00173], ["3.00172", "3.00173", "3.00173"]),
+    ],
+)
+def test_the_cells_of_a_heat_map_can_be_told_apart(ax: Any, losses: list[float], texts: list[str]) -> None:
+    frame = pd.DataFrame({"lr": [1, 2, 3], "width": [8, 8, 8], "loss": losses})
+    frame.attrs["parameters"] = ["lr", "width"]
+    drawing.draw_heatmap(frame, "loss", "lr", "width", ax=ax)
+    assert [text.get_text() for text in ax.texts] == texts
+
+
 def test_the_band_may_be_an_interval_and_seeds_may_lack(ax: Any, drawn: Any) -> None:
     frame = curves()
     frame.loc[(frame["seed"] == 2) & (frame["step"] == 3), "loss"] = math.nan
@@ -97,6 +160,37 @@ def test_the_pareto_front(ax: Any, drawn: Any) -> None:
     assert drawing.draw_pareto(frame, "hours", "accuracy", ax=ax) == ax
     drawn()
     assert ax.lines[0].get_xdata().tolist() == [1, 2, 2, 4]
+
+
+@pytest.mark.parametrize(("inches", "count"), [(10, 120), (6.4, 120), (2.5, 0)])
+def test_the_numbers_of_a_heat_map_do_not_overlap(ax: Any, drawn: Any, inches: float, count: int) -> None:
+    rows = [(lr, width, 3 + lr * 0.00123 + width * 0.0101) for lr in range(12) for width in range(10)]
+    frame = pd.DataFrame(rows, columns=["lr", "width", "loss"])
+    frame.attrs["parameters"] = ["lr", "width"]
+    ax.figure.set_size_inches(inches, 4)
+    drawing.draw_heatmap(frame, "loss", "lr", "width", ax=ax)
+    drawn()
+    assert len(ax.texts) == count
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_position()[1] == 0]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+@pytest.mark.parametrize("x", ["hours", "speed"])
+@pytest.mark.parametrize("y", ["loss", "accuracy"])
+def test_the_stairs_of_a_front_claim_nothing_that_no_trial_reached(ax: Any, drawn: Any, x: str, y: str) -> None:
+    x_sign, y_sign = (-1 if x == "speed" else 1), (-1 if y == "accuracy" else 1)
+    frame = pd.DataFrame({x: [1.0, 2.0, 3.0, 4.0], y: [4.0, 3.0, 2.0, 1.0]})
+    if x_sign != y_sign:
+        frame[y] = 5 - frame[y]
+    drawing.draw_pareto(frame, x, y, maximize=["speed"], ax=ax)
+    drawn()
+    (line,) = ax.lines
+    assert len(line.get_xdata()) == 4
+    stairs = line.get_path()
+    corners = STEP_LOOKUP_MAP[line.get_drawstyle()](*stairs.vertices.T)
+    for drawn_x, drawn_y in np.transpose(corners):
+        reached = (x_sign * frame[x] <= x_sign * drawn_x) & (y_sign * frame[y] <= y_sign * drawn_y)
+        assert reached.any(), (drawn_x, drawn_y)
 
 
 def test_without_axes_there_are_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:

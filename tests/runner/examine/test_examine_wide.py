@@ -199,7 +199,13 @@ def test_any_text_reads_as_the_yaml_parser_reads_it(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "higher"),
-    [("loss", False), ("val_accuracy", True), ("test/acc", True), ("top5", True), ("macro", False), ("bleu4", True)],
+    [
+        *[("loss", False), ("val_accuracy", True), ("test/acc", True), ("top5", True), ("macro", False)],
+        *[("bleu4", True), ("hits@10", True), ("map_0.5", True), ("accuracy_best", True), ("loss_scaled_acc", True)],
+        *[("dice_loss", False), ("iou_loss", False), ("top1_error", False), ("top5_err", False), ("ssim_loss", False)],
+        *[("reward_loss", False), ("reward_std", False), ("map/loss", False), ("loss/recall", False)],
+        *[("Dice-Loss", False), ("dice_loss_best", False), ("dice_loss/val", False), ("top5.err.1", False)],
+    ],
 )
 def test_which_metrics_are_better_when_higher(name: str, higher: bool) -> None:
     assert is_higher_better(name) is higher
