@@ -11,8 +11,8 @@ from mpl.errors import MplError
 from mpl.terms import Ints
 from train.schedules import Array
 
-LR_AGREEMENT = 1e-6
-"""How far, relative to the peak, a LR written beside a loss may be from that of the schedule."""
+LR_AGREEMENT = 1e-3
+"""How far, relative to the peak, a LR written beside a loss may be from that of the schedule: logs have few digits."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,6 @@ def _compare(name: str, steps: Ints, lr: Array, schedule: Array) -> None:
     if wrong.any() and late.any():
         at = int(np.argmax(wrong))
         raise MplError(
-            f"{name}: the LR at step {steps[at]} is {lr[at]:.6g}, but {schedule[steps[at]]:.6g} in the schedule: "
+            f"{name}: the LR at step {steps[at]} is {lr[at]:.10g}, but {schedule[steps[at]]:.10g} in the schedule: "
             "give the one that the run had"
         )
