@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,14 @@ class Curve:
     def part(self, keep: slice | Ints) -> Curve:
         """Return the curve with some of its points."""
         return Curve(self.name, self.step[keep], self.loss[keep], self.lrs)
+
+
+def check_names(curves: Sequence[Curve]) -> None:
+    """Raise MplError where two curves have one name."""
+    names = [curve.name for curve in curves]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MplError(f"two curves are named {twice}: give them different names")
 
 
 def check_lrs(name: str, lrs: ArrayLike) -> Array:

@@ -217,6 +217,33 @@ def test_a_path_may_have_a_colon(tmp_path: Path) -> None:
     assert len(read_schedule(f"{path.with_suffix('.npy')}:steps=1000")) == 1000
 
 
+def test_curves_of_one_name_are_named_by_their_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    law = tmp_path / "fit.json"
+    FitResult.given("mpl", PARAMETERS[25]).save(law)
+    files = []
+    for name in ("cos", "con"):
+        (tmp_path / name).mkdir()
+        files.append(f"{written(tmp_path / name / 'loss.csv', ROWS)}")
+    trial(tmp_path / "a" / "run", 0)
+    trial(tmp_path / "b" / "run", 1)
+    directories = [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")]
+    other = f"{written(tmp_path / 'other.csv', ROWS)}"
+    typed = [*(f"{file}@{SPEC}" for file in (*files, other)), *directories]
+    assert main(["evaluate", str(law), *typed, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == [*files, "other", *directories]
+    assert main(["fit", *directories, "--law", "power", "--out", str(tmp_path / "out"), "--no-plots"]) == 0
+    assert main(["evaluate", str(law), *typed, typed[0]]) == 2
+    assert f"two curves are named {files[0]}: give them different names" in capsys.readouterr().err
+
+
+def test_compare_says_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = [f"{written(tmp_path / f'{name}.csv', ROWS)}@{SPEC}" for name in "abc"]
+    assert main(["compare", *typed, "--laws", "power"]) == 0
+    assert "mean relative error on curves left out of the fit, 3 of 3\n" in capsys.readouterr().out
+    assert main(["compare", *typed[:2], "--laws", "power"]) == 0
+    assert "mean relative error on the last 40% of each curve, left out of the fit\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("ending", ["csv", "json", "npy"])
 def test_what_optimize_writes_can_be_predicted(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
