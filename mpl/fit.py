@@ -21,7 +21,7 @@ from mpl.metrics import Metrics
 from mpl.prior import TAIL, choose_width, curves_left_out, folds, scores, shape_prior
 from mpl.problem import DELTA, Problem, after_warmup, at_limits, check_converged, random_starts, solve
 from mpl.solve import huber
-from mpl.terms import Changes, Ints
+from mpl.terms import Changes, Ints, first_peak
 from train.schedules import Array
 
 DEFAULT_LAW = "mpl_risk"
@@ -226,7 +226,7 @@ def fit(
         metrics={curve.name: Metrics.of(predicted, measured) for curve, predicted, measured in pairs},
         bars=calibrate(chosen, problem, width, end.parameters) if error_bars else None,
         peaks=(min(peaks), max(peaks)),
-        least_lr=min(float(curve.lrs[np.argmax(curve.lrs) :].min() / curve.lrs.max()) for curve in curves),
+        least_lr=min(float(curve.lrs[first_peak(curve.lrs) :].min() / curve.lrs.max()) for curve in curves),
     )
 
 

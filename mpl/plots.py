@@ -15,6 +15,7 @@ from mpl.curve import Curve
 from mpl.fit import FitResult, Prediction
 from mpl.optimize import Optimised
 from mpl.problem import after_warmup
+from mpl.terms import first_peak
 from train.schedules import Array
 
 SIZE = (11.0, 8.0)
@@ -51,7 +52,7 @@ def prediction(predicted: Prediction, lrs: Array, path: Path) -> None:
     """Draw a predicted curve over its schedule."""
     figure = Figure(figsize=(SIZE[0], SIZE[1] / 2), layout="constrained")
     loss, below = figure.subplots(1, 2)
-    shown = predicted.step >= np.argmax(lrs)
+    shown = predicted.step >= first_peak(lrs)
     loss.plot(predicted.step[shown], predicted.loss[shown], color="C0")
     if np.isfinite(predicted.upper).any():
         bars = (predicted.lower[shown], predicted.upper[shown])

@@ -25,6 +25,7 @@ import yaml
 
 from mpl.curve import Curve, check_lrs
 from mpl.errors import MplError, nearest
+from mpl.terms import first_peak
 from train.schedules import Array, named, read_knots, schedule
 
 METRICS, LRS, CONFIG = "metrics.csv", "lr.npy", "config.yaml"
@@ -81,11 +82,12 @@ def read_trial(directory: Path, column: str = "loss", name: str | None = None) -
     curve = Curve.of(name or directory.name, done - 1, columns[column], lrs, columns.get("lr"))
     if column == "loss":
         since = np.concatenate(([begin], done[:-1]))
-        kept = since >= np.argmax(lrs)
+        peak = first_peak(lrs)
+        kept = since >= peak
         if kept.sum() < 2:
             raise MplError(
-                f"{curve.name}: {kept.sum()} rows with a mean loss of steps after the LR's peak at step "
-                f"{np.argmax(lrs)} alone: 2 are needed; log more often, or take another column, as --column val_loss"
+                f"{curve.name}: {kept.sum()} rows with a mean loss of steps after the LR's peak at step {peak} alone: "
+                "2 are needed; log more often, or take another column, as --column val_loss"
             )
         middle = np.floor((since + done - 1) / 2)
         curve = Curve.of(curve.name, middle[kept], columns[column][kept], lrs)
