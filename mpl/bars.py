@@ -114,9 +114,16 @@ def calibrate(law: Law, problem: Problem, width: float | None, parameters: Array
             if np.isfinite(end.objective):
                 rivals[name] = end.parameters
     bars = Bars.of(law, problem, parameters, rivals, growth_of(law, parameters, problem))
-    pairs = folds(law, problem.thinned(SCORE_POINTS))
-    ratios = [_ratios(law, fitted, left, width, bars, parameters) for fitted, left in pairs]
-    return replace(bars, factor=max(LEAST_FACTOR, float(np.quantile(np.concatenate(ratios), COVER))))
+    ratios = [_ratios(law, fitted, left, width, bars, parameters) for fitted, left in folds([law], problem)]
+    return replace(bars, factor=max(LEAST_FACTOR, _quantile(np.concatenate(ratios))))
+
+
+def _quantile(ratios: Array) -> float:
+    """Return the 90% point; a prediction that is no loss, such as a negative one, errs by infinitely much."""
+    infinite = np.where(np.isnan(ratios), np.inf, ratios)
+    with np.errstate(invalid="ignore"):  # between two infinite ones
+        found = float(np.quantile(infinite, COVER))
+    return np.inf if np.isnan(found) else found
 
 
 def _ratios(law: Law, fitted: Problem, left: Problem, width: float | None, whole: Bars, start: Array) -> Array:
@@ -128,6 +135,7 @@ def _ratios(law: Law, fitted: Problem, left: Problem, width: float | None, whole
     end = refit(law, start)
     rivals = {name: refit(LAWS[name], logs) for name, logs in whole.rivals.items()}
     bars = Bars.of(law, fitted, end, rivals, whole.growth)
-    error = np.abs(left.log_loss - np.log(left.loss(law, end)))
+    with np.errstate(invalid="ignore", divide="ignore"):  # nan where the prediction is negative
+        error = np.abs(left.log_loss - np.log(left.loss(law, end)))
     ratios: Array = error / (left.spread @ bars.relative(law, end, left.terms))
     return ratios

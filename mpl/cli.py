@@ -6,20 +6,22 @@ import argparse
 import csv
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from mpl import jsontext
-from mpl.curve import Curve
+from mpl.curve import Curve, check_names
 from mpl.errors import EXIT_INTERRUPTED, EXIT_USAGE, MplError, TrainError, nearest
-from mpl.fit import DEFAULT_LAW, FitResult, fit, select
+from mpl.fit import DEFAULT_LAW, FitResult, fit, left_out, select
 from mpl.laws import LAWS
 from mpl.optimize import KINDS, optimize_schedule
 from mpl.problem import DELTA
-from mpl.readers import read_curve, read_schedule, read_trials
+from mpl.readers import path_and_schedule, read_curve, read_schedule, read_trials
 from mpl.trials import curves_of, report_text, runs_of, table
 
 FIT = "fit.json"
@@ -99,7 +101,7 @@ def make_parser() -> Parser:
     command.add_argument("--max-decay", type=float, help="largest part of the LR to lose in one step")
     _outputs(command, required=True)
 
-    command = _command(commands, "compare", run_compare, "compare laws on curves left out of their fits")
+    command = _command(commands, "compare", run_compare, "compare laws on what is left out of their fits")
     _curves(command)
     command.add_argument("--laws", nargs="+", default=list(LAWS), help=", ".join(LAWS))
     _outputs(command)
@@ -195,10 +197,12 @@ def run_optimize(arguments: argparse.Namespace) -> None:
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
-    found = select(_read(arguments), arguments.laws)
+    curves = _read(arguments)
+    found = select(curves, arguments.laws)
     if arguments.out:
         jsontext.write(_directory(arguments.out) / "laws.json", found)
-    lines = ["mean relative error on curves left out of the fit", *(f"  {k:10} {v:.5f}" for k, v in found.items())]
+    title = f"mean relative error on {left_out(curves, arguments.laws)}"
+    lines = [title, *(f"  {k:10} {v:.5f}" for k, v in found.items())]
     _show(arguments, found, lines)
 
 
@@ -218,12 +222,14 @@ def run_report(arguments: argparse.Namespace) -> None:
 
 
 def _read(arguments: argparse.Namespace) -> list[Curve]:
-    """Return the curves of the arguments and of the trials file."""
-    curves = [read_curve(text, arguments.column) for text in arguments.curves]
-    if arguments.trials:
-        curves += curves_of(read_trials(arguments.trials), arguments.column)
+    """Return the curves of the arguments, named by their paths where two have one name, and of the trials file."""
+    typed = [(path_and_schedule(text)[0], read_curve(text, arguments.column)) for text in arguments.curves]
+    others = curves_of(read_trials(arguments.trials), arguments.column) if arguments.trials else []
+    names = Counter(curve.name for curve in [*others, *(curve for _, curve in typed)])
+    curves = [replace(curve, name=path) if names[curve.name] > 1 else curve for path, curve in typed] + others
     if not curves:
         raise MplError(f"no curves: name some ({CURVES_HELP}) or give --trials FILE")
+    check_names(curves)
     return curves
 
 

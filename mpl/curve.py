@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ from mpl.errors import MplError
 from mpl.terms import Ints
 from train.schedules import Array
 
-LR_AGREEMENT = 1e-6
-"""How far, relative to the peak, a LR written beside a loss may be from that of the schedule."""
+LR_AGREEMENT = 1e-3
+"""How far, relative to the peak, a LR written beside a loss may be from that of the schedule: logs have few digits."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ class Curve:
     def part(self, keep: slice | Ints) -> Curve:
         """Return the curve with some of its points."""
         return Curve(self.name, self.step[keep], self.loss[keep], self.lrs)
+
+
+def check_names(curves: Sequence[Curve]) -> None:
+    """Raise MplError where two curves have one name."""
+    names = [curve.name for curve in curves]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MplError(f"two curves are named {twice}: give them different names")
 
 
 def check_lrs(name: str, lrs: ArrayLike) -> Array:
@@ -110,6 +119,6 @@ def _compare(name: str, steps: Ints, lr: Array, schedule: Array) -> None:
     if wrong.any() and late.any():
         at = int(np.argmax(wrong))
         raise MplError(
-            f"{name}: the LR at step {steps[at]} is {lr[at]:.6g}, but {schedule[steps[at]]:.6g} in the schedule: "
+            f"{name}: the LR at step {steps[at]} is {lr[at]:.10g}, but {schedule[steps[at]]:.10g} in the schedule: "
             "give the one that the run had"
         )

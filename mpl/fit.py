@@ -12,23 +12,25 @@ import numpy as np
 
 from mpl import jsontext
 from mpl.bars import Bars, calibrate
-from mpl.curve import Curve, check_lrs
-from mpl.dense import loss_everywhere
+from mpl.curve import Curve, check_lrs, check_names
+from mpl.dense import loss_at, loss_everywhere
 from mpl.errors import MplError
 from mpl.jsontext import number
 from mpl.laws import LAWS, Law, law_of, to_logs
 from mpl.metrics import Metrics
-from mpl.prior import choose_width, scores, shape_prior
+from mpl.prior import TAIL, choose_width, curves_left_out, folds, scores, shape_prior
 from mpl.problem import DELTA, Problem, after_warmup, at_limits, check_converged, random_starts, solve
 from mpl.solve import huber
-from mpl.terms import Changes, Ints
+from mpl.terms import Changes, Ints, first_peak
 from train.schedules import Array
 
 DEFAULT_LAW = "mpl_risk"
 FORMAT = 3
 LEAST_WIDTH = 1e-9
-BAR_POINTS = 400
-"""Steps at which the bars of a whole curve are computed; between them they are interpolated."""
+DENSE = 1 / 8
+"""With more points than this part of the steps, it takes less time to find the loss at every step."""
+MOST_BARS, BAR_POINTS = 1000, 400
+"""Up to so many steps each has its own bars; of more so many have, and between them bars are interpolated."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +81,23 @@ class FitResult:
         """
         lrs = check_lrs("the schedule", lrs)
         changes = Changes(lrs)
-        if steps is None:
-            at = np.arange(len(lrs))
-            loss = loss_everywhere(self.law, self.log_parameters, changes)
-            probes = np.unique(np.linspace(0, len(lrs) - 1, min(BAR_POINTS, len(lrs))).round().astype(np.int64))
+        at = np.arange(len(lrs)) if steps is None else np.asarray(steps, dtype=np.int64)
+        if len(at) and not (at[0] >= 0 and at[-1] < len(lrs) and (np.diff(at) > 0).all()):
+            raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
+        if len(at) > DENSE * len(lrs):
+            loss = loss_everywhere(self.law, self.log_parameters, changes)[at]
         else:
-            at = probes = np.asarray(steps, dtype=np.int64)
-            if len(at) and not (at[0] >= 0 and at[-1] < len(lrs) and (np.diff(at) > 0).all()):
-                raise MplError(f"steps must rise from 0 at least to {len(lrs) - 1} at most: {at[:9].tolist()}")
-            terms = changes.terms(at)
-            loss = self.law.loss(self.log_parameters, terms)
-        known = (changes.before[probes + 1] > 0) & np.isfinite(loss[probes] if steps is None else loss)
-        if self.bars is None or not known.any():
+            loss = loss_at(self.law, self.log_parameters, changes, at)
+        some = np.arange(len(at))
+        if len(at) > MOST_BARS:
+            some = np.unique(np.linspace(0, len(at) - 1, BAR_POINTS).round().astype(np.int64))
+        probes = at[some[(changes.before[at[some] + 1] > 0) & np.isfinite(loss[some])]]
+        if self.bars is None or not len(probes):
             return Prediction(at, loss, np.full_like(loss, np.nan), np.full_like(loss, np.nan))
-        if steps is None or not known.all():
-            probes = probes[known]
-            terms = changes.terms(probes)
-        half = self.bars.relative(self.law, self.log_parameters, terms)
+        half = self.bars.relative(self.law, self.log_parameters, changes.terms(probes))
         with np.errstate(over="ignore"):
             width = np.where(np.isinf(loss), np.nan, np.abs(loss)) * np.interp(at, probes, half)
-        return Prediction(at, loss, loss - width, loss + width)
+        return Prediction(at, loss, np.maximum(loss - width, 0), loss + width)
 
     def evaluate(self, curve: Curve) -> Metrics:
         """Compare the prediction with a curve, from the end of its warm-up on."""
@@ -175,6 +174,7 @@ class FitResult:
 def _bars(law: Law, values: Mapping[str, Any]) -> Bars:
     size = len(law.parameters)
     rivals = {name: np.array(logs).reshape(len(law_of(name).parameters)) for name, logs in values["rivals"].items()}
+    values = {**values, "factor": np.inf if values["factor"] is None else values["factor"]}
     numbers = {name: float(values[name]) for name in ("residual", "factor", "reach", "growth")}
     return Bars(covariance=np.array(values["covariance"]).reshape(size, size), rivals=rivals, **numbers)
 
@@ -226,7 +226,7 @@ def fit(
         metrics={curve.name: Metrics.of(predicted, measured) for curve, predicted, measured in pairs},
         bars=calibrate(chosen, problem, width, end.parameters) if error_bars else None,
         peaks=(min(peaks), max(peaks)),
-        least_lr=min(float(curve.lrs[np.argmax(curve.lrs) :].min() / curve.lrs.max()) for curve in curves),
+        least_lr=min(float(curve.lrs[first_peak(curve.lrs) :].min() / curve.lrs.max()) for curve in curves),
     )
 
 
@@ -235,10 +235,7 @@ def make_problem(law: str, curves: Sequence[Curve], delta: float = DELTA) -> Pro
     chosen = law_of(law)
     if not curves:
         raise MplError("no curves: at least one is needed")
-    names = [curve.name for curve in curves]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise MplError(f"two curves are named {twice}: give them different names")
+    check_names(curves)
     for curve in curves:
         check_converged(curve)
     if not 0 < delta < np.inf:
@@ -248,16 +245,25 @@ def make_problem(law: str, curves: Sequence[Curve], delta: float = DELTA) -> Pro
         raise MplError(f"{len(problem.log_loss)} points for the {len(chosen.parameters)} parameters of {law}")
     if "B" in chosen.parameters and not problem.changes():
         raise MplError(
-            f"in {', '.join(names)} the LR never falls after the warm-up: law {law} needs a curve where it does"
+            f"in {', '.join(curve.name for curve in curves)} the LR never falls after the warm-up: "
+            f"law {law} needs a curve where it does"
         )
     return problem
 
 
 def select(curves: Sequence[Curve], laws: Sequence[str] = tuple(LAWS)) -> dict[str, float]:
-    """Return the mean relative error of each law on curves that are left out of its fit, the best law first."""
+    """Return the mean relative error of each law on what is left out of its fit (`left_out`), the best law first."""
+    chosen = [(law_of(law), make_problem(law, curves)) for law in laws]
     found = {}
-    for law in laws:
-        problem = make_problem(law, curves)
-        width = choose_width(law_of(law), problem)[0]
-        found[law] = scores(law_of(law), problem, [width])[0][0]
+    for law, problem in chosen:
+        width = choose_width(law, problem)[0]
+        found[law.name] = scores(law, folds([law for law, _ in chosen], problem), [width])[0][0]
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def left_out(curves: Sequence[Curve], laws: Sequence[str]) -> str:
+    """Return in words what the laws are compared on, the same for all of them."""
+    count = len(curves_left_out([law_of(law) for law in laws], Problem.of(curves)))
+    if not count:
+        return f"the last {1 - TAIL:.0%} of each curve, left out of the fit"
+    return f"curves left out of the fit, {count} of {len(curves)}"

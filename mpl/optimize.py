@@ -23,6 +23,8 @@ KINDS = ("smooth", "staircase")
 MOST_STEPS = 10**9
 FAR_PEAK = 2.0
 """A peak that is so many times that of the fitted curves, or of which that is so many times, is said to be far."""
+SHIFTS = 13
+"""Beginnings of a bounded decay that are compared at a time."""
 ILL_POSED = 1.0
 """From this gamma on, a drop to almost 0 on the last step would earn: the law says nothing about that."""
 
@@ -108,17 +110,16 @@ def optimize_schedule(
             f"the fitted curves have peaks of {fit.peaks[0]:g} to {fit.peaks[1]:g}: far away the law is a guess"
         )
     count, lowest = steps - len(taken), least * peak
-    planned = smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest)
+    planned = _bounded(fit, taken, smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest), max_decay)
     if kind == "staircase":
         stairs = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
+        stairs = _bounded(fit, taken, stairs, max_decay)
         if _last_loss(fit, taken, stairs) <= _last_loss(fit, taken, planned):
             planned = stairs
             notes.append("a staircase uses the law's formula far from the schedules that it was fitted on")
         else:
             notes.append("no staircase was found that is lower than the smooth optimum: this is the smooth one")
-    if max_decay is not None:
-        planned = limit_decay(planned, peak, max_decay)
-    lrs = np.concatenate((taken, np.minimum.accumulate(planned)))
+    lrs = np.concatenate((taken, planned))
     if prefix is not None and lrs[len(taken)] > taken[-1]:
         notes.append(f"the LR rises from {taken[-1]:g}, the last one of the prefix, to {lrs[len(taken)]:g}")
     expected = fit.predict(lrs, np.array([steps - 1]))
@@ -137,16 +138,42 @@ def optimize_schedule(
 
 
 def limit_decay(lrs: Array, start: float, most: float) -> Array:
-    """Return the lowest LRs above `lrs` that lose at most the part `most` of themselves in one step.
+    """Return the lowest LRs above `lrs` that lose at most the part `most` of themselves in one step, from `start` on.
 
     >>> limit_decay(np.array([1.0, 0.1, 0.1]), 1.0, 0.5).round(12).tolist()
     [1.0, 0.5, 0.25]
+    >>> limit_decay(np.array([0.1, 0.1, 0.1]), 1.0, 0.5).round(12).tolist()
+    [0.5, 0.25, 0.125]
     """
     slope = -np.log1p(-most) * np.arange(len(lrs) + 1)
     with np.errstate(divide="ignore"):
         raised = np.maximum.accumulate(np.log(np.concatenate(([start], lrs))) + slope) - slope
-    limited: Array = np.minimum(np.exp(raised[1:]), start)
+    limited: Array = np.minimum(np.exp(raised[1:]), max(start, lrs.max()))
     return limited
+
+
+def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | None) -> Array:
+    """Return the plan within the bound: begun as many steps earlier as the law says is best, its last LR at the end.
+
+    A decay that is slower than planned has to begin earlier. How much is looked for from coarse to fine.
+    """
+    if max_decay is None:
+        return np.minimum.accumulate(planned)
+
+    def begun(earlier: int) -> Array:
+        shifted = np.concatenate((planned[earlier:], np.full(earlier, planned[-1])))
+        return np.minimum.accumulate(limit_decay(shifted, float(taken[-1]), max_decay))
+
+    low, high = 0, len(planned) - 1
+    losses: dict[int, float] = {}
+    while True:
+        tried = np.unique(np.linspace(low, high, SHIFTS).round().astype(int)).tolist()
+        losses |= {one: _last_loss(fit, taken, begun(one)) for one in tried if one not in losses}
+        best = min(losses, key=lambda one: losses[one])
+        if len(tried) == high - low + 1:
+            return begun(best)
+        step = -(-(high - low) // (SHIFTS - 1))
+        low, high = max(best - step, 0), min(best + step, len(planned) - 1)
 
 
 def _taken(steps: int, peak: float, warmup: int, prefix: Array | None, convention: str) -> Array:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from mpl.terms import Ints, chebyshev, lagrange_at
+from mpl.terms import Ints, chebyshev, first_peak, lagrange_at
 from train.schedules import Array
 
 NODES = 10
@@ -30,7 +30,7 @@ PLACES = 64
 
 def panels(lrs: Array, steps: Ints) -> list[tuple[int, int]]:
     """Return the panels of the points at `steps`, which rise and follow the warm-up: (first, end) in points."""
-    peak = int(np.argmax(lrs))
+    peak = first_peak(lrs)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_lr = np.log(lrs)
         rough = np.flatnonzero(~(np.abs(np.diff(log_lr[peak:], 4)) <= ROUGH)) + peak + 2

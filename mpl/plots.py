@@ -15,6 +15,7 @@ from mpl.curve import Curve
 from mpl.fit import FitResult, Prediction
 from mpl.optimize import Optimised
 from mpl.problem import after_warmup
+from mpl.terms import first_peak
 from train.schedules import Array
 
 SIZE = (11.0, 8.0)
@@ -32,7 +33,7 @@ def curves(result: FitResult, measured: Sequence[Curve], path: Path) -> None:
         predicted = result.predict(curve.lrs, curve.step)
         loss.plot(curve.step, curve.loss, ".", color=colour, markersize=2)
         loss.plot(curve.step, predicted.loss, color=colour, linewidth=1, label=_short(curve.name))
-        if np.isfinite(predicted.lower).all():
+        if np.isfinite(predicted.upper).all():
             loss.fill_between(curve.step, predicted.lower, predicted.upper, color=colour, alpha=0.15, linewidth=0)
         residuals.plot(curve.step, predicted.loss - curve.loss, color=colour, linewidth=1)
         lrs.plot(curve.lrs, color=colour, linewidth=1)
@@ -51,9 +52,9 @@ def prediction(predicted: Prediction, lrs: Array, path: Path) -> None:
     """Draw a predicted curve over its schedule."""
     figure = Figure(figsize=(SIZE[0], SIZE[1] / 2), layout="constrained")
     loss, below = figure.subplots(1, 2)
-    shown = predicted.step >= np.argmax(lrs)
+    shown = predicted.step >= first_peak(lrs)
     loss.plot(predicted.step[shown], predicted.loss[shown], color="C0")
-    if np.isfinite(predicted.lower).any():
+    if np.isfinite(predicted.upper).any():
         bars = (predicted.lower[shown], predicted.upper[shown])
         loss.fill_between(predicted.step[shown], *bars, color="C0", alpha=0.2, linewidth=0)
     _label(loss, "predicted loss after the warm-up, 90% bars", "loss")

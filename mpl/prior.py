@@ -42,16 +42,25 @@ def shape_prior(law: Law, width: float | None) -> Prior:
     return Prior(centre, precision)
 
 
-def folds(law: Law, problem: Problem) -> list[tuple[Problem, Problem]]:
-    """Return (fitted, left out): each curve left out once, or, where too few are left so, the end of each."""
+Fold = tuple[Problem, Problem]
+"""What is fitted, and what is left out."""
+
+
+def folds(laws: Sequence[Law], problem: Problem) -> list[Fold]:
+    """Return folds that each of the laws can be fitted to: each curve left out once, or else the end of each."""
+    few = problem.thinned(SCORE_POINTS)
+    return curves_left_out(laws, few) or [few.tails(TAIL)]
+
+
+def curves_left_out(laws: Sequence[Law], problem: Problem) -> list[Fold]:
+    """Return a fold for each curve without which there are two, one with a drop of the LR where a law needs that."""
     pairs = [problem.without(curve) for curve in range(len(problem.counts))] if len(problem.counts) > 2 else []
-    pairs = [pair for pair in pairs if "B" not in law.parameters or pair[0].changes()]
-    return pairs or [problem.tails(TAIL)]
+    needs_drop = any("B" in law.parameters for law in laws)
+    return [pair for pair in pairs if not needs_drop or pair[0].changes()]
 
 
-def scores(law: Law, problem: Problem, widths: Sequence[float | None]) -> tuple[list[float], list[float]]:
+def scores(law: Law, pairs: Sequence[Fold], widths: Sequence[float | None]) -> tuple[list[float], list[float]]:
     """Return the mean relative error of what is left out, with each width, and its standard error over what it was."""
-    pairs = folds(law, problem.thinned(SCORE_POINTS))
     errors = np.zeros((len(widths), len(pairs)))
     for j, (fitted, left) in enumerate(pairs):
         start: Array | None = None
@@ -68,7 +77,7 @@ def choose_width(law: Law, problem: Problem) -> tuple[float | None, dict[float, 
     """Return the width, None for a law that has no shape, and the score of each."""
     if not law.shape:
         return None, {}
-    found, spread = scores(law, problem, WIDTHS)
+    found, spread = scores(law, folds([law], problem), WIDTHS)
     best = int(np.argmin(found))
     allowed = max(found[best] + spread[best], KNOWN_ERROR)
     width = next(width for width, score in zip(WIDTHS, found, strict=True) if score <= allowed)

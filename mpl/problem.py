@@ -13,7 +13,7 @@ from mpl.errors import MplError
 from mpl.laws import Law
 from mpl.panels import interpolation
 from mpl.solve import Prior, Solution, Task, minimise
-from mpl.terms import Ints, Terms, compress, concatenate
+from mpl.terms import Ints, Terms, compress, concatenate, first_peak
 from train.schedules import Array
 
 DELTA = 2e-3
@@ -138,12 +138,11 @@ class Problem:
 
 
 def after_warmup(curve: Curve) -> Curve:
-    """Return the points from the first largest LR on: before it no law holds."""
-    settled = curve.part(np.flatnonzero(curve.step >= np.argmax(curve.lrs)))
+    """Return the points from the LR's first peak on: before it no law holds."""
+    peak = first_peak(curve.lrs)
+    settled = curve.part(np.flatnonzero(curve.step >= peak))
     if len(settled.step) < 2:
-        raise MplError(
-            f"{curve.name}: {len(settled.step)} points after the LR's peak at step {np.argmax(curve.lrs)}: 2 are needed"
-        )
+        raise MplError(f"{curve.name}: {len(settled.step)} points after the LR's peak at step {peak}: 2 are needed")
     return settled
 
 

@@ -100,6 +100,12 @@ def compress(lrs: Array, steps: Ints, nodes: int = NODES) -> Terms:
     return Changes(lrs, nodes).terms(steps)
 
 
+def first_peak(lrs: Array) -> int:
+    """Return the step that ends the warm-up: the first with the largest LR before the LR first falls."""
+    falls = np.flatnonzero(np.diff(lrs) < 0)
+    return int(np.argmax(lrs[: falls[0] + 1] if len(falls) else lrs))
+
+
 class Changes:
     """The LR changes of a schedule, ready to give the terms of any steps."""
 
@@ -110,7 +116,7 @@ class Changes:
         self.at = np.flatnonzero(drops) + 1
         self.drop = drops[self.at - 1]
         self.start = self.before[self.at]
-        self.least_area = self.before[np.argmax(lrs) + 1]
+        self.least_area = self.before[first_peak(lrs) + 1]
         with np.errstate(divide="ignore"):
             self.log_lr = np.log(lrs[self.at])
 

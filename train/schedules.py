@@ -36,6 +36,7 @@ from train.pieces import Schedule as Schedule
 from train.pieces import join as join
 from train.pieces import piecewise_linear as piecewise_linear
 from train.pieces import ramp as ramp
+from train.pieces import read_knots as read_knots
 
 DECAY = 0.2
 """The last part of a run in which the warmup-stable-decay schedules decay, as a fraction of all its steps."""

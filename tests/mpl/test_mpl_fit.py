@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mpl import Curve, FitResult, Metrics, MplError, fit, plots, prior, select
+from mpl import Curve, FitResult, Metrics, MplError, bars, fit, plots, prior, select
 from mpl.curve import divergence
-from mpl.fit import make_problem
+from mpl.fit import left_out, make_problem
 from mpl.laws import Law, law_of, to_logs
 from mpl.prior import shape_prior
 from mpl.problem import Problem, descend, random_starts, settle, solve
@@ -175,6 +176,44 @@ def test_before_any_area_there_is_no_bar() -> None:
     assert both.lower[1] < both.loss[1] < both.upper[1]
 
 
+def test_a_left_out_curve_whose_prediction_is_no_loss_counts_as_infinitely_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = (2.5, 0.5, 0.45, 1e5, 1.5, 0.6, 0.6)
+    lrs = [schedule(f"wsdcon_{percent}", 2000, 3e-4) for percent in (96, 97, 98)]
+    problem = make_problem("mpl", [synthetic(str(n), 2000, one, "mpl", truth, 1e-4) for n, one in enumerate(lrs)])
+    deep = Curve.of("deep", np.arange(1100, 2000, 50), np.full(18, 3.0), schedule("wsdcon_1", 2000, 3e-4))
+    monkeypatch.setattr(bars, "folds", lambda *_: [(problem, Problem.of([deep]))])
+    found = bars.calibrate(law_of("mpl"), problem, 0.1, to_logs(law_of("mpl"), truth))
+    assert found.factor == np.inf
+    replace(FitResult.given("mpl", truth), bars=found).save(tmp_path / "fit.json")
+    predicted = FitResult.load(tmp_path / "fit.json").predict(lrs[0], np.array([1500]))
+    assert (predicted.lower[0], predicted.upper[0]) == (0, np.inf)
+
+
+def test_no_bar_ends_below_a_loss_of_0() -> None:
+    made = fit(three("mpl", TRUE["mpl"], noise=1e-3), "mpl")
+    assert made.bars is not None
+    wide = replace(made, bars=replace(made.bars, factor=1e4)).predict(schedule("cosine", 6000, 3e-4, 300))
+    assert (wide.lower == 0).all()
+    assert (wide.upper > wide.loss).all()
+
+
+def test_a_loss_at_every_step_is_predicted_in_little_memory() -> None:
+    found = fit(three("mpl", TRUE["mpl"], noise=1e-3))
+    lrs = schedule("cosine", 20_000, 3e-4, 300)
+    steps = np.arange(300, 20_000)
+    tracemalloc.start()
+    predicted = found.predict(lrs, steps)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    some = np.arange(0, len(steps), 300)
+    few = found.predict(lrs, steps[some])
+    np.testing.assert_allclose(predicted.loss[some], few.loss, rtol=1e-9)
+    np.testing.assert_allclose(predicted.upper[some], few.upper, rtol=1e-5)
+
+
 def test_bars_cover_what_is_past_the_divergence() -> None:
     covered = []
     for noise in (3e-4, 9e-4):
@@ -201,6 +240,25 @@ def test_laws_are_compared_on_what_they_did_not_see() -> None:
     found = select(three("momentum", TRUE["momentum"], noise=3e-4), ["power", "mpl", "momentum"])
     assert next(iter(found)) == "momentum"
     assert found["power"] > 2 * found["momentum"]
+
+
+def test_all_laws_are_compared_on_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = three("mpl", TRUE["mpl"], noise=1e-3)
+    flat = [synthetic(f"flat {n}", n, schedule("constant", n, 3e-4, 300), "mpl", TRUE["mpl"]) for n in (5000, 6000)]
+    compared: list[list[tuple[int, ...]]] = []
+
+    def seen(law: Law, pairs: list[tuple[Problem, Problem]], widths: list[float | None]) -> object:
+        compared.append([left.counts for _, left in pairs])
+        return scores(law, pairs, widths)
+
+    scores = prior.scores
+    monkeypatch.setitem(select.__globals__, "scores", seen)
+    select([curves[0], *flat], ["power", "momentum"])
+    assert compared[0] == compared[1]
+    assert len(compared[0]) == 2, "without the only curve with a drop, the momentum law cannot be fitted"
+    assert left_out([curves[0], *flat], ["power", "momentum"]) == "curves left out of the fit, 2 of 3"
+    assert left_out([curves[0], *flat], ["power"]) == "curves left out of the fit, 3 of 3"
+    assert left_out(curves[:2], ["power"]) == "the last 40% of each curve, left out of the fit"
 
 
 @pytest.mark.parametrize(

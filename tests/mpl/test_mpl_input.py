@@ -16,7 +16,7 @@ from mpl import Curve, FitResult, MplError, fit
 from mpl.cli import main
 from mpl.readers import read_csv, read_curve, read_schedule, read_trial, read_trials
 from tests.mpl.curves import PARAMETERS, three
-from train.schedules import schedule
+from train.schedules import Array, schedule
 
 SPEC = "cosine:steps=1000,peak=1e-3,warmup=50"
 LRS = schedule("cosine", 1000, 1e-3, 50)
@@ -85,6 +85,8 @@ def test_lrs_that_are_those_of_the_step_before_are_fine(tmp_path: Path) -> None:
         ("cosine:steps=10,peak=inf", "peak is 'inf': a number is needed"),
         ("cosine:steps=10,peak=1,warmup=11", "warmup is 11"),
         ("absent.npy", r"cannot read absent\.npy"),
+        ("absent.csv", r"cannot read absent\.csv: No such file"),
+        (str(Path(__file__).with_name("absent.json")), r"cannot read .*absent\.json: No such file"),
         ("constant:steps=10,peak=0", "the LR is 0 at every step"),
     ],
 )
@@ -139,10 +141,119 @@ def test_a_trial_counts_the_steps_that_are_done(tmp_path: Path) -> None:
     trial(tmp_path / "t", 0)
     curve = read_trial(tmp_path / "t")
     # The loss of a row is the mean since the row before, here 50 steps: it stands in their middle.
-    assert curve.step[1] == 125
+    assert curve.step[0] == 125, "that of the first row, of 101 steps, has some of the warm-up"
     assert len(curve.lrs) == 2000
     with pytest.raises(MplError, match=r"t: 0 points|no column"):
         read_trial(tmp_path / "t", "val_loss")
+
+
+def run_of(directory: Path, done: list[int], lrs: Array, **config: int) -> Path:
+    """Return the directory of a trial with a row after each of so many steps."""
+    directory.mkdir()
+    np.save(directory / "lr.npy", lrs)
+    written(directory / "metrics.csv", [f"{one},4.0,3.0" for one in done], "step,loss,val_loss")
+    if config:
+        (directory / "config.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))
+    return directory
+
+
+def test_the_first_mean_of_a_run_that_went_on_from_another_begins_there(tmp_path: Path) -> None:
+    done, lrs = [325, 350, 375], schedule("constant", 400, 1e-3, 20)
+    assert read_trial(run_of(tmp_path / "told", done, lrs, begin=300)).step.tolist() == [312, 337, 362]
+    assert read_trial(run_of(tmp_path / "untold", done, lrs)).step.tolist() == [337, 362]
+    assert read_trial(run_of(tmp_path / "other", done, lrs, batch=32)).step.tolist() == [337, 362]
+    assert read_trial(tmp_path / "told", "val_loss").step.tolist() == [324, 349, 374]
+    (tmp_path / "told" / "config.yaml").write_text("begin: [\n")
+    with pytest.raises(MplError, match=r"cannot read .*config\.yaml: it is no YAML"):
+        read_trial(tmp_path / "told")
+
+
+def test_a_mean_that_reaches_into_the_warm_up_is_left_out(tmp_path: Path) -> None:
+    lrs = schedule("constant", 400, 1e-3, 30)
+    assert read_trial(run_of(tmp_path / "a", [100, 200, 300, 400], lrs, begin=0)).step.tolist() == [149, 249, 349]
+    assert read_trial(tmp_path / "a", "val_loss").step.tolist() == [99, 199, 299, 399]
+    with pytest.raises(MplError, match=r"b: 1 rows with a mean loss of steps after the LR's peak at step 29 alone"):
+        read_trial(run_of(tmp_path / "b", [200, 400], lrs, begin=0))
+
+
+def test_a_row_before_the_first_step_is_left_out(tmp_path: Path) -> None:
+    lrs = schedule("constant", 400, 1e-3)
+    first = run_of(tmp_path / "first", [0, 100, 200, 300], lrs, begin=0)
+    assert read_trial(first, "val_loss").step.tolist() == [99, 199, 299]
+    assert read_trial(first).step.tolist() == [49, 149, 249]
+    # Where a run goes on from another one's state, its first row is a measurement, but the mean of no step.
+    later = run_of(tmp_path / "later", [100, 200, 300], lrs, begin=100)
+    assert read_trial(later, "val_loss").step.tolist() == [99, 199, 299]
+    assert read_trial(later).step.tolist() == [149, 249]
+
+
+@pytest.mark.parametrize("digits", [3, 5, 9])
+def test_lrs_of_few_digits_are_those_of_the_schedule(tmp_path: Path, digits: int) -> None:
+    rows = [f"{step},{LRS[step]:.{digits}e},3.0" for step in STEPS.tolist()]
+    assert len(read_csv(written(tmp_path / "a.csv", rows), SPEC).step) == len(rows)
+
+
+@pytest.mark.parametrize("spec", ["wsd:steps=1000,peak=1e-3,warmup=50", "cosine:steps=1000,peak=1.01e-3,warmup=50"])
+def test_another_schedule_is_refused(tmp_path: Path, spec: str) -> None:
+    with pytest.raises(MplError, match=r"the LR at step \d+ is [\d.e-]+, but [\d.e-]+ in the schedule") as error:
+        read_csv(written(tmp_path / "a.csv", ROWS), spec)
+    one, two = re.findall(r"is ([\d.e-]+), but ([\d.e-]+) in", str(error.value))[0]
+    assert one != two
+
+
+def test_a_header_as_other_programs_write_it(tmp_path: Path) -> None:
+    assert read_csv(written(tmp_path / "a.csv", ROWS, "Step,LR,loss"), SPEC).step[0] == 60
+    both = [f"{row.split(',')[0]},{row}" for row in ROWS]
+    assert read_csv(written(tmp_path / "b.csv", both, "Step,step,lr,loss"), SPEC).step[0] == 60
+
+
+def test_a_path_may_have_a_colon(tmp_path: Path) -> None:
+    directory = tmp_path / "2026-11-22T08:30:00"
+    directory.mkdir()
+    path = written(directory / "cos.csv", ROWS)
+    np.save(path.with_suffix(".npy"), LRS)
+    for text in (f"{path}", f"{path}@{SPEC}", f"{path}@{path.with_suffix('.npy')}"):
+        assert read_curve(text).lrs.tobytes() == LRS.tobytes()
+    assert len(read_schedule(f"{path.with_suffix('.npy')}:steps=1000")) == 1000
+
+
+def test_curves_of_one_name_are_named_by_their_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    law = tmp_path / "fit.json"
+    FitResult.given("mpl", PARAMETERS[25]).save(law)
+    files = []
+    for name in ("cos", "con"):
+        (tmp_path / name).mkdir()
+        files.append(f"{written(tmp_path / name / 'loss.csv', ROWS)}")
+    trial(tmp_path / "a" / "run", 0)
+    trial(tmp_path / "b" / "run", 1)
+    directories = [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")]
+    other = f"{written(tmp_path / 'other.csv', ROWS)}"
+    typed = [*(f"{file}@{SPEC}" for file in (*files, other)), *directories]
+    assert main(["evaluate", str(law), *typed, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == [*files, "other", *directories]
+    assert main(["fit", *directories, "--law", "power", "--out", str(tmp_path / "out"), "--no-plots"]) == 0
+    assert main(["evaluate", str(law), *typed, typed[0]]) == 2
+    assert f"two curves are named {files[0]}: give them different names" in capsys.readouterr().err
+
+
+def test_compare_says_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = [f"{written(tmp_path / f'{name}.csv', ROWS)}@{SPEC}" for name in "abc"]
+    assert main(["compare", *typed, "--laws", "power"]) == 0
+    assert "mean relative error on curves left out of the fit, 3 of 3\n" in capsys.readouterr().out
+    assert main(["compare", *typed[:2], "--laws", "power"]) == 0
+    assert "mean relative error on the last 40% of each curve, left out of the fit\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "npy"])
+def test_what_optimize_writes_can_be_predicted(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FitResult.given("mpl", PARAMETERS[25]).save(tmp_path / "fit.json")
+    sizes = ["--steps", "500", "--peak", "3e-4", "--warmup", "50", "--floor", "0.1"]
+    assert main(["optimize", str(tmp_path), *sizes, "--out", str(tmp_path), "--no-plots", "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["loss"]
+    assert main(["predict", str(tmp_path), "--schedule", str(tmp_path / f"schedule.{ending}"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["steps"] == 500
+    assert said["loss"] == pytest.approx(expected)
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ import mpl.metrics
 import mpl.optimize
 import mpl.solve
 import mpl.staircase
-from mpl import FitResult
+from mpl import Curve, FitResult
 from mpl.dense import loss_everywhere
 from mpl.laws import LAWS, law_of, to_logs
 from mpl.panels import interpolation
-from mpl.terms import Changes, compress
+from mpl.problem import after_warmup
+from mpl.terms import Changes, compress, first_peak
 from tests.mpl.curves import PARAMETERS
 from train.schedules import Array, schedule
 
@@ -57,7 +58,7 @@ def plain_sum(law: str, lrs: Array, step: int) -> mpmath.mpf:
         if law == "power":
             return p["L0"] + p["A"] * mpmath.mpf(step + 1) ** -p["alpha"]
         main = p["L0"] + p["A"] * area ** -p["alpha"]
-        level = mpmath.fsum(mpmath.mpf(float(lr)) for lr in lrs[: int(np.argmax(lrs)) + 1])
+        level = mpmath.fsum(mpmath.mpf(float(lr)) for lr in lrs[: first_peak(lrs) + 1])
         gamma, earned, rest = p.get("gamma", mpmath.mpf(0)), mpmath.mpf(0), area - eta[0]
         for k in range(1, step + 1):
             if law == "momentum":
@@ -171,3 +172,25 @@ def test_points_between_nodes_of_panels_equal_the_law(law: str, name: str) -> No
     loss = law_of(law).loss(values(law), compress(lrs, steps))
     np.testing.assert_allclose(matrix @ loss[needed], loss, rtol=1e-7)
     assert len(needed) < len(steps) / 2 or name in ("noise", "pauses")
+
+
+@pytest.mark.parametrize(
+    ("lrs", "step"),
+    [
+        ([0.0, 1.0, 2.0, 2.0, 2.0], 2),
+        ([1.0, 2.0, 2.0, 1.0, 3.0, 1.0], 1),
+        ([0.1, 0.1, 1.0, 1.0, 0.5], 2),
+        ([0.0, 0.0, 1.0, 0.0, 1.0], 2),
+        ([3.0, 2.0, 1.0], 0),
+        ([0.0, 1.0], 1),
+    ],
+)
+def test_the_warm_up_ends_at_the_first_peak(lrs: list[float], step: int) -> None:
+    assert first_peak(np.array(lrs)) == step
+
+
+def test_points_before_a_rise_to_a_higher_lr_are_used() -> None:
+    lrs = np.concatenate((schedule("wsd", 1000, 1e-4, 100), schedule("constant", 1000, 3e-4, 100)))
+    steps = np.arange(50, 2000, 50)
+    curve = Curve.of("again", steps, np.full(len(steps), 3.0), lrs)
+    assert after_warmup(curve).step[0] == 100

@@ -161,6 +161,26 @@ def test_the_largest_decay_is_kept() -> None:
     assert planned[-1] < PEAK / 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("law", ["mpl", "mpl_risk"])
+@pytest.mark.parametrize("most", [2e-4, 5e-4, 1e-3])
+def test_with_a_largest_decay_no_usual_schedule_that_keeps_it_is_lower(kind: str, law: str, most: float) -> None:
+    found = optimize_schedule(given_fit(law), STEPS, PEAK, WARMUP, 0.1, kind, max_decay=most)
+    usual = [schedule("wsd", STEPS, PEAK, WARMUP, decay=decay) for decay in (0.1, 0.2, 0.4, 0.8)]
+    kept = [lrs for lrs in usual if (lrs[WARMUP:] >= lrs[WARMUP - 1 : -1] * (1 - most)).all()]
+    assert kept
+    for lrs in kept:
+        assert found.loss < given_fit(law).predict(lrs, np.array([STEPS - 1])).loss[0]
+
+
+@pytest.mark.parametrize("peak", [PEAK / 3, PEAK, 3 * PEAK])
+def test_the_largest_decay_is_kept_from_the_last_lr_of_a_prefix_on(peak: float) -> None:
+    found = optimize_schedule(given_fit(), 2000, peak, prefix=np.full(500, PEAK), floor=0.01, max_decay=0.01)
+    planned = found.lrs[499:]
+    assert (planned[1:] >= planned[:-1] * 0.99 * (1 - 1e-9)).all()
+    assert planned.max() <= max(peak, PEAK) * (1 + 1e-12)
+
+
 def test_a_floor_below_the_curves_is_said_to_extrapolate() -> None:
     found = optimize_schedule(replace(given_fit(), least_lr=0.1), 2000, PEAK, 100, 0.0)
     assert any("extrapolates" in note for note in found.notes)
