@@ -25,6 +25,8 @@ NODES = 8
 """Changes that stand for a merged block: an error of less than 1e-10 of the loss."""
 PLAIN = 100_000
 """Up to so many changes, merging them for a single point takes longer than it saves."""
+FALL = 1e-3
+"""A smaller part of the LR by which it is below an earlier one is rounding, and ends no warm-up."""
 CHUNK = 256
 """Blocks at a time: bounds the memory."""
 SMOOTH = 1e-6
@@ -101,9 +103,9 @@ def compress(lrs: Array, steps: Ints, nodes: int = NODES) -> Terms:
 
 
 def first_peak(lrs: Array) -> int:
-    """Return the step that ends the warm-up: the first with the largest LR before the LR first falls."""
-    falls = np.flatnonzero(np.diff(lrs) < 0)
-    return int(np.argmax(lrs[: falls[0] + 1] if len(falls) else lrs))
+    """Return the step that ends the warm-up: that of the largest LR before the LR first falls by a thousandth."""
+    falls = np.flatnonzero(lrs < (1 - FALL) * np.maximum.accumulate(lrs))
+    return int(np.argmax(lrs[: falls[0]] if len(falls) else lrs))
 
 
 class Changes:
