@@ -252,6 +252,12 @@ def _check_placeholders(config: Config, sweep: Sweep, document: Document, head: 
             place = head.place(("template", stage))
             grid = sweep.title or f"the grid at line {document.place().line}"
             written, literal = config.templates[stage].spelling(name)
+            if name.startswith("_"):
+                raise InputError(
+                    f"{place}: {written} is none of the runner's own placeholders, which are "
+                    f"{', '.join(f'{{{own}}}' for own in sorted(RESERVED))}; a grid may name a gather, "
+                    f"as `x: '{{_gather.NAME}}'`. Write {literal} for the text.{did_you_mean(name, RESERVED)}"
+                )
             raise InputError(
                 f"{place}: no value for {written} in {grid}; add `{name}` to `default` or to the grid, "
                 f"or write {literal} for the text.{did_you_mean(name, known)}"

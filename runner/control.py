@@ -41,9 +41,11 @@ def run(options: argparse.Namespace) -> int:
 def _stop(options: argparse.Namespace) -> tuple[Message, Callable[[Message], str]]:
     def said(answer: Message) -> str:
         count = answer["running"]
+        verb = "has" if count == 1 else "have"
         if options.now:
             return f"Stopping: {_attempts(count)} asked to end. `run` goes on from here."
-        return f"Nothing more starts; the daemon leaves when {_attempts(count)} ended. `run` goes on from there."
+        left = f"{counted(count, 'running attempt')} {verb} ended"
+        return f"Nothing more starts; the daemon leaves when {left}. `run` goes on from there."
 
     return {"now": options.now}, said
 

@@ -53,7 +53,13 @@ def _cause(value: Any) -> Any:
 
 
 def _times(value: Any) -> Any:
-    return {"times": value} if type(value) is int else value
+    if type(value) is int:
+        return {"times": value}
+    if not isinstance(value, dict):
+        raise ValueError(
+            "is no number of retries; allowed: a whole number, or a mapping with `times`, `delay` and `on`"
+        )
+    return value
 
 
 def _arithmetic(value: Any) -> Any:

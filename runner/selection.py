@@ -58,8 +58,8 @@ def _of(trials: Sequence[T], word: str) -> list[T]:
     else:
         matching = [trial for trial in trials if trial.name.startswith(word)]
         if len(matching) > 1:
-            some = ", ".join(trial.name for trial in matching[:5])
-            raise InputError(f"{word}: the beginning of {len(matching)} names: {some} …; write more of it, or {word}*.")
+            some = ", ".join(trial.name for trial in matching[:5]) + (" …" if len(matching) > 5 else "")
+            raise InputError(f"{word}: the beginning of {len(matching)} names: {some}; write more of it, or {word}*.")
     if not matching:
         raise InputError(f"{word}: no such trial.{did_you_mean(word, [trial.name for trial in trials])}")
     return matching

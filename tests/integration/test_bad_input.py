@@ -127,6 +127,8 @@ CASES: list[tuple[str, str | bytes, list[str]]] = [
     ),
     ("a timeout of nothing", T + "stage: {timeout: 0}\n" + GRID, ["stage.timeout", "above 0, or null"]),
     ("a stall of nothing", T + "stage: {stall: 0s}\n" + GRID, ["stage.stall", "above 0, or null"]),
+    ("a placeholder of ours", "template:\n  a: x {_outptu}\n" + GRID, ["line 2", "{_outptu} is none", "'_output'?"]),
+    ("retries by half", T + "stage:\n  retry: 1.5\n" + GRID, ["line 3", "stage.retry", "a whole number, or a mapping"]),
 ]
 
 

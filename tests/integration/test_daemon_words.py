@@ -180,7 +180,7 @@ def test_resume_does_not_take_a_stop_back_and_says_so(gated: Project) -> None:
 
 
 def test_a_drain_lets_what_runs_end_and_a_stop_ends_it(gated: Project, until: Callable[..., None]) -> None:
-    assert "the daemon leaves when 2 running attempts were ended" in gated.run("stop").stdout
+    assert "the daemon leaves when 2 running attempts have ended" in gated.run("stop").stdout
     go(gated, 0, 1)
     until(lambda: not gated.daemons(), gated.daemons)
     assert states(gated)["N_0"] == {"a": "finished", "b": "pending"}

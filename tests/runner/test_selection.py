@@ -39,7 +39,7 @@ def test_words_are_names_numbers_patterns_or_beginnings(words: list[str], found:
         ("99", r"99: no such trial"),
         ("x*", r"x\*: no such trial"),
         ("seed", r"seed: no such trial"),
-        ("Lr_0.1", r"Lr_0\.1: the beginning of 2 names: Lr_0\.1-Seed_0, Lr_0\.1-Seed_1 …; write more of it, or Lr_0"),
+        ("Lr_0.1", r"Lr_0\.1: the beginning of 2 names: Lr_0\.1-Seed_0, Lr_0\.1-Seed_1; write more of it, or Lr_0"),
     ],
 )
 def test_a_word_that_names_none_or_several_is_refused(word: str, message: str) -> None:
