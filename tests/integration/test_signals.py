@@ -161,7 +161,6 @@ def test_what_a_command_leaves_behind_ends_with_it(project: Project, until: Call
     [
         ("exit 7", 7),
         ("exec python -c 'raise SystemExit(8)'", 8),
-        ("echo 'unbalanced", 2),
         ("set -e; false; echo no", 1),
         ("cd /; exit 9", 9),
         ("trap 'echo mine' EXIT; exit 4", 4),

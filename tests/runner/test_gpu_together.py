@@ -45,7 +45,8 @@ class Attempt:
 class MiniDaemon:
     """Starts what may start, and learns from what has ended.
 
-    A program is ended when its peak was seen; by itself it ends only when its memory is refused.
+    A program is ended when its peak was seen and, once its class is known, a small one was one of `packs` on a card;
+    by itself it ends only when its memory is refused.
     """
 
     fake: FakeNvml
@@ -58,6 +59,7 @@ class MiniDaemon:
     running: dict[int, Attempt] = field(default_factory=dict)
     starts: list[tuple[str, str, int]] = field(default_factory=list)  # class, GPU, how many were there then
     exits: dict[int, int] = field(default_factory=dict)
+    packs: int = 1
 
     def step(self) -> None:
         """One look at everything."""
@@ -116,8 +118,10 @@ class MiniDaemon:
 
     def reap(self) -> None:
         """Takes note of what has ended."""
+        is_packed = max((level for kind, _, level in self.starts if kind == "small"), default=0) >= self.packs
         for key, attempt in list(self.running.items()):
-            if attempt.sampler.peak.vram_mib.get(attempt.uuid, 0) >= self.peaks_mib[attempt.kind]:
+            may_end = is_packed or attempt.kind not in self.samples
+            if may_end and attempt.sampler.peak.vram_mib.get(attempt.uuid, 0) >= self.peaks_mib[attempt.kind]:
                 os.kill(attempt.pid, signal.SIGTERM)
             pid, status = os.waitpid(attempt.pid, os.WNOHANG)
             if pid:
@@ -164,6 +168,7 @@ def test_learned_packing_fills_the_cards_and_nobody_runs_out_of_memory(
     daemon: Callable[[list[str]], MiniDaemon],
 ) -> None:
     one = daemon(["small", "large", *["small"] * 14, *["large"] * 2])
+    one.packs = 3
     run_until(one, lambda: not one.waiting and not one.running)
     assert one.exits == dict.fromkeys(range(18), -signal.SIGTERM)
     assert max(level for kind, _, level in one.starts if kind == "small") > 2
