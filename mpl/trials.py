@@ -63,7 +63,7 @@ def runs_of(result: FitResult, trials: Sequence[Trial], column: str) -> list[dic
 
 def report_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the report as the lines of a Markdown table."""
-    lines = ["| schedule | seeds | measured last loss ± standard error | predicted | 90% bar | within | PredE of the curve |"]
+    lines = ["| schedule | seeds | measured ± standard error | predicted | 90% bar | within | PredE of the curve |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for row in rows:
         error = "" if row["error"] is None else f" ± {row['error']:.4f}"
