@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -172,11 +173,13 @@ class Site:
 
     def kill_daemon(self) -> list[int]:
         """SIGKILL to the daemon alone; returns its pid, and that of a process which was just starting it."""
-        living = self.daemons()
-        for daemon in living:
-            daemon.kill()
-        wait_until_dead(living)
-        return [daemon.pid for daemon in living]
+        killed = []
+        for daemon in self.daemons():
+            with suppress(psutil.NoSuchProcess):  # it was about to leave
+                daemon.kill()
+                killed.append(daemon)
+        wait_until_dead(killed)
+        return [daemon.pid for daemon in killed]
 
     def replace_daemon(self) -> None:
         """SIGKILL to the daemon, of which somebody watches the work; returns when the next one has taken it up."""
