@@ -62,7 +62,7 @@ def parse_sweep(document: Document, known: Known) -> Sweep:
     grid = reader.grid(document.value, (), SWEEP_KEYS)
     return Sweep(
         grid=grid,
-        exclude=reader.exclude({key for key, _ in grid.leaves()}),
+        exclude=reader.exclude(grid),
         title=reader.title(),
         stages=reader.stages(),
         priority=reader.priority(),
@@ -89,6 +89,13 @@ def _keys(axis: Axis) -> set[str]:
         return set(axis.columns)
     assert isinstance(axis, Union)
     return {key for grid in axis.grids for inner in grid.axes for key in _keys(inner)}
+
+
+def _meet(pattern: frozenset[str], values: Sequence[Value]) -> bool:
+    """Whether a pattern names, in canonical form, any of an axis's values."""
+    if isinstance(values, range):  # may be very long
+        return any(text.lstrip("-").isdecimal() and int(text) in values for text in pattern)
+    return not pattern.isdisjoint(map(canonical, values))
 
 
 class _Reader:
@@ -196,23 +203,29 @@ class _Reader:
         except (ValueError, TypeError) as error:
             raise self._error((*path, kind), f"{shown(numbers)} {error}.") from None
 
-    def exclude(self, names: set[str]) -> tuple[Pattern, ...]:
+    def exclude(self, grid: Grid) -> tuple[Pattern, ...]:
         value = self._document.value.get("_exclude", [])
         items = value if isinstance(value, list) else [value]
-        return tuple(self._pattern(item, ("_exclude", index), names) for index, item in enumerate(items))
+        known: dict[str, list[Sequence[Value]]] = {}
+        for key, values in grid.leaves():
+            known.setdefault(key, []).append(values)
+        return tuple(self._pattern(item, ("_exclude", index), known) for index, item in enumerate(items))
 
-    def _pattern(self, item: Any, path: KeyPath, names: set[str]) -> Pattern:
+    def _pattern(self, item: Any, path: KeyPath, known: Mapping[str, list[Sequence[Value]]]) -> Pattern:
         if not isinstance(item, dict) or not item:
             raise self._error(path, f"{item!r} is no pattern; allowed: a mapping such as {{seed: 2, size: small}}.")
         pattern: dict[str, frozenset[str]] = {}
         for key, value in item.items():
-            if key not in names:
-                hint = did_you_mean(key, names)
+            if key not in known:
+                hint = did_you_mean(key, known)
                 raise self._error((*path, key), f"the grid has no parameter `{key}`.{hint}")
             values = self._values(key, value, (*path, key))
             if isinstance(values, range) and len(values) > _MAX_POINTS // 10:
                 raise self._error((*path, key), f"{shown(value)} names too many values to be excluded one by one.")
             pattern[key] = frozenset(map(canonical, values))
+            if not any(_meet(pattern[key], axis) for axis in known[key]):
+                place = self._document.place((*path, key))
+                self._document.warnings.append(f"{place}: {shown(value)} is no value of the grid; nothing is left out")
         return pattern
 
     def title(self) -> str | None:

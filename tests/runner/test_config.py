@@ -107,6 +107,26 @@ def test_warnings_of_all_documents_are_kept(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "where"),
+    [
+        ("{size: smal}", ["size"]),
+        ("{lr: 1}", ["lr"]),  # the grid has 1.0
+        ("{lr: 1.0, seed: 5}", ["seed"]),
+        ("{seed: {_range: [5, 9]}, size: [tiny, small]}", ["seed"]),
+        ("{seed: [4, 5], size: [tiny, small], lr: [2.0, 1.0]}", []),
+        ("{width: 8}", []),
+    ],
+)
+def test_an_excluded_value_that_the_grid_does_not_have_is_told(pattern: str, where: list[str], tmp_path: Path) -> None:
+    grid = "size: [small, large]\nseed: {_range: [0, 5]}\nlr: [1.0, 2.0]\n_zip: {width: [4, 8]}\n"
+    warnings = load(tmp_path, f"{HEAD}---\n{grid}_exclude: {pattern}\n").warnings
+    assert [text.split(": ")[0] for text in warnings] == [
+        f"{tmp_path}/params.yaml, line 9, _exclude.0.{key}" for key in where
+    ]
+    assert all(text.endswith(" is no value of the grid; nothing is left out") for text in warnings)
+
+
 ONE_SCALAR = "allowed: one string, number, boolean or null."
 RESOURCES = (
     "allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], {cpu: 4}, "
