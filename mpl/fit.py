@@ -153,7 +153,7 @@ class FitResult:
                 law,
                 exact,
                 objective=number(values["objective"]),
-                bars=values["bars"] and _bars(law, values["bars"]),
+                bars=None if values["bars"] is None else _bars(law, values["bars"]),
                 starts=tuple(map(number, values["starts"])),
                 prior_scores={float(width): number(score) for width, score in values["prior_scores"]},
                 metrics={
@@ -166,17 +166,21 @@ class FitResult:
             )
         except OSError as error:
             raise MplError(f"cannot read the fit {path}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             said = f"{error} is missing" if isinstance(error, KeyError) else error
             raise MplError(f"{path} is no fit: {said}; `python -m mpl fit` writes one") from error
 
 
 def _bars(law: Law, values: Mapping[str, Any]) -> Bars:
     size = len(law.parameters)
-    rivals = {name: np.array(logs).reshape(len(law_of(name).parameters)) for name, logs in values["rivals"].items()}
+    rivals = {
+        name: np.array(logs, dtype=np.float64).reshape(len(law_of(name).parameters))
+        for name, logs in values["rivals"].items()
+    }
     values = {**values, "factor": np.inf if values["factor"] is None else values["factor"]}
     numbers = {name: float(values[name]) for name in ("residual", "factor", "reach", "growth")}
-    return Bars(covariance=np.array(values["covariance"]).reshape(size, size), rivals=rivals, **numbers)
+    covariance = np.array(values["covariance"], dtype=np.float64).reshape(size, size)
+    return Bars(covariance=covariance, rivals=rivals, **numbers)
 
 
 PLAIN = ("success", "message", "evaluations", "shape_prior")

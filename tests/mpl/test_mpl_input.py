@@ -420,6 +420,9 @@ def test_numbers_that_no_computer_holds(spec: str) -> None:
         ({"log_parameters": [1.0, 2.0]}, "cannot reshape"),
         ({"bars": {"covariance": [[1.0]]}}, "cannot reshape"),
         ({"bars": {"rivals": {"momentum": [1.0]}}}, "cannot reshape"),
+        ({"bars": {"rivals": {"momentum": ["x"] * 5}}}, "could not convert"),
+        ({"bars": []}, "is no fit"),
+        ({"peaks": [1]}, "is no fit: list index out of range"),
         ({"least_lr": "x"}, "could not convert"),
     ],
 )
