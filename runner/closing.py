@@ -12,7 +12,7 @@ from rich.text import Text
 
 from runner import screenfit
 from runner.events import Kind
-from runner.logtail import last_line
+from runner.logtail import last_line, nothing_said
 from runner.model import JobState
 from runner.screenfit import Column
 from runner.text import counted, printable
@@ -88,9 +88,9 @@ def print_failures(console: Console, failures: Sequence[Event]) -> None:
     for events in shown:
         event, others = events[0], f" and {counted(len(events) - 1, 'more trial')}" if len(events) > 1 else ""
         console.print(Text(f"\nFailed: {event.job.stage}, {event.job.trial.name}{others}", style="red"), soft_wrap=True)
-        said = event.line or printable(last_line(event.log))
-        console.print(Text(f"  {said or '(its log is empty)'}"), soft_wrap=True)
-        where = f", log: {event.log}" if event.log else ""
+        said = event.line or printable(last_line(event.log)) or nothing_said(event.log)
+        console.print(Text(f"  {said}"), soft_wrap=True)
+        where = f", log: {event.log}" if Path(event.log).is_file() else ""
         console.print(Text(f"  {why(event)}{where}", style="dim"), soft_wrap=True)
     left = len(failures) - sum(map(len, shown))
     if left:

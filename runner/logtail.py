@@ -24,3 +24,8 @@ def last_line(path: str) -> str:
     """The last line of a log that says anything; empty when there is none."""
     lines = (line.strip() for line in reversed(shown_lines(read_tail(path, _LAST_LINE_BYTES))))
     return next((line for line in lines if line), "")
+
+
+def nothing_said(path: str) -> str:
+    """What is shown instead of a last line: `run -d` leaves no log, and a log may have been deleted."""
+    return "(its log is empty)" if Path(path).is_file() else "(it has no log)"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from runner import overview, protocol
 from runner.errors import InputError
+from runner.logtail import nothing_said
 from runner.model import JobState
 from runner.progress import whole_duration
 from runner.selection import named
@@ -176,7 +177,7 @@ def _print_failures(console: Console, failed: Sequence[TrialView]) -> None:
             code = "no exit code" if failure.exit_code is None else f"exit code {failure.exit_code}"
             cause = f", {failure.cause}" if failure.cause not in {"", "exit"} else ""
             console.print(Text(f"\nFailed: {failure.stage}, {trial.name} ({code}{cause})", style="red"), soft_wrap=True)
-            console.print(Text(f"  {printable(failure.line) or '(its log is empty)'}"), soft_wrap=True)
+            console.print(Text(f"  {printable(failure.line) or nothing_said(failure.log)}"), soft_wrap=True)
     if len(failed) > _FAILURES_SHOWN:
         console.print(f"\n… and {len(failed) - _FAILURES_SHOWN:,} more trials that failed.")
 

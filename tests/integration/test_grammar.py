@@ -348,6 +348,7 @@ def test_debugging_records_how_the_program_ended(project: Project) -> None:
     result = debug(project, "bad\n")
     assert result.returncode == 1
     assert "got bad for 1\n" in result.stdout
+    assert "  (it has no log)\n  exit code 3\n" in result.stdout
     assert project.stat("N_1") == {"ask": "failed", "then": "blocked"}
     assert [record["exit_code"] for record in project.attempts("N_1", "exit")] == [3]
     assert [record["exit_code"] for record in project.attempts("N_1", "end")] == [3]
