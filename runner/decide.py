@@ -176,7 +176,9 @@ def _rows(decision: Decision) -> list[Record]:
     text = (decision.directory / TRIALS_FILE).read_text(encoding="utf-8")
     known = {row["id"] for row in before}
     lines = [json.loads(line) for line in text.splitlines()]
-    return before + [_with_results(line) for line in lines if line["id"] not in known]
+    # A trial of two searches may be in different rounds of theirs.
+    own = {"round": decision.number}
+    return before + [_with_results(line | own) for line in lines if line["id"] not in known]
 
 
 def _with_results(row: Record) -> Record:

@@ -161,7 +161,7 @@ class Units:
     def _decision(
         self, title: str, search: Search, stand: Round, drafts: Sequence[Draft], key_of: Mapping[str, str]
     ) -> PlannedTrial:
-        members = [item for item in drafts if item.round == stand.number and title in item.titles]
+        members = [item for item in drafts if item.rounds.get(title) == stand.number]
         number = stand.number
         needs = Needs(
             members=tuple(key_of[item.trial_id] for item in members),

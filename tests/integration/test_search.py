@@ -203,6 +203,18 @@ def test_a_gather_over_a_search_waits_for_its_end(search: Project, typed: Typed)
     assert typed().started() == []
 
 
+def test_searches_that_share_trials_in_different_rounds_each_read_all_of_theirs(project: Project, typed: Typed) -> None:
+    one = "---\n_title: one\n_search: {next: 'test $RUNNER_ROUND != 1 || echo x: [3, 4]'}\nx: [1, 2]\n"
+    two = "---\n_title: two\n_search: {next: 'true'}\nx: [4, 5, 3]\n"
+    project.write(f"template: {{go: 'test {{x}} -gt 0'}}\nresource: {{cpu: 2}}\n{one}")
+    assert typed().code == 0
+    project.write(f"template: {{go: 'test {{x}} -gt 0'}}\nresource: {{cpu: 2}}\n{one}{two}")
+    assert typed().code == 0
+    read = [(row["name"], row["round"]) for row in decision(project, 1, "two")["read"]]
+    assert sorted(read) == [("X_3", 1), ("X_4", 1), ("X_5", 1)]
+    assert [row["round"] for row in decision(project, 2, "one")["read"]] == [1, 1, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
