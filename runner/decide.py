@@ -215,6 +215,9 @@ def _last_metrics(directory: Path) -> tuple[dict[str, float | None], list[str]]:
 
 def _plan_round(decision: Decision) -> str:
     """Writes the plan of the next round, as a `run` would; returns its id."""
+    # Taken after this decision was recorded and before the others are read: of two searches that decide at once, the
+    # plan with the later id has the rounds of both.
+    plan_id = plans.new_id()
     plan, title = decision.plan, str(decision.first.title)
     planned = list(decision.request.trials())
     later = [
@@ -226,7 +229,7 @@ def _plan_round(decision: Decision) -> str:
     chosen = [trial for trial in planned if trial.key in members or (trial.sweep == GATHER and trial.stages[0] in over)]
     header = replace(
         plan.header,
-        plan_id=plans.new_id(),
+        plan_id=plan_id,
         time=decision.request.time,
         is_full=False,
         prunes=False,
@@ -234,7 +237,7 @@ def _plan_round(decision: Decision) -> str:
         begun_by=plan.header.asked,
     )
     plans.write(decision.request.output, header, plan.secrets, chosen)
-    return header.plan_id
+    return plan_id
 
 
 def _is_decision(trial: PlannedTrial) -> bool:
