@@ -76,7 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         record |= {"inputs": inputs.inputs, "ask": plan.header.plan_id}
         records.replace_text(str(directory / rounds.RECORD), json.dumps(record, indent=1))
     print(f"round {number}: {record['ended'] or 'the next grid is'}\n{record['grid'] or ''}")
-    plan_id = "" if record["grid"] is None else _plan_round(decision)
+    has_lost = any(row["round"] == number and row["state"] != rounds.FINISHED for row in record["read"])
+    plan_id = _plan_round(decision) if record["grid"] is not None or has_lost else ""
     records.replace_text(str(directory / rounds.NEXT_PLAN), plan_id)
     return 0
 
@@ -214,7 +215,10 @@ def _last_metrics(directory: Path) -> tuple[dict[str, float | None], list[str]]:
 
 
 def _plan_round(decision: Decision) -> str:
-    """Writes the plan of the next round, as a `run` would; returns its id."""
+    """Writes the plan of the next round, as a `run` would, and of what waits for the search; returns its id.
+
+    A gather does not wait for what a decided round has lost, which nobody tries again: also where no round follows.
+    """
     # Taken after this decision was recorded and before the others are read: of two searches that decide at once, the
     # plan with the later id has the rounds of both.
     plan_id = plans.new_id()
@@ -227,6 +231,8 @@ def _plan_round(decision: Decision) -> str:
     # Gathers over the search have more members now.
     over = {name for name, item in decision.request.config.gathers.items() if title in item.of}
     chosen = [trial for trial in planned if trial.key in members or (trial.sweep == GATHER and trial.stages[0] in over)]
+    if not chosen:
+        return ""
     header = replace(
         plan.header,
         plan_id=plan_id,

@@ -55,8 +55,10 @@ class Units:
         self._finished = finished
         self._decides = decides
 
-    def plan(self, drafts: Sequence[Draft], trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-        """The trials, with what they wait for, and after them the units.
+    def plan(
+        self, drafts: Sequence[Draft], trials: Sequence[PlannedTrial], left_out: Sequence[Draft] = ()
+    ) -> list[PlannedTrial]:
+        """The trials, with what they wait for, and after them the units; decided rounds have lost those `left_out`.
 
         Raises:
             InputError: a gather has no member, or too few, or a trial depends on a unit that there is not.
@@ -70,7 +72,7 @@ class Units:
         members: dict[str, list[Draft]] = {}
         if not self._config.is_part:
             for item in self._config.gathers.values():
-                members |= self._groups(item, drafts)
+                members |= self._groups(item, [*drafts, *left_out])
         units = [
             self._gather(self._config.gathers[gather.gather_of(name)], name, found, key_of, decisions)
             for name, found in members.items()
@@ -98,12 +100,13 @@ class Units:
         key_of: Mapping[str, str],
         decisions: Sequence[PlannedTrial],
     ) -> PlannedTrial:
-        need = gather.needed(item.need, len(members))
-        if need > len(members):
+        keys = tuple(key_of[draft.trial_id] for draft in members if draft.trial_id in key_of)
+        need = max(gather.needed(item.need, len(keys)), 1)
+        after = [unit.key for unit in decisions if unit.sweep in item.of]
+        if need > len(members) and not after:  # a search may bring more
             raise InputError(f"{item.place}, need: {need} trials, but {name} has {len(members)}.")
         params = {key: members[0].params[key] for key in item.by}
-        after = [unit.key for unit in decisions if unit.sweep in item.of]
-        needs = Needs(members=tuple(key_of[draft.trial_id] for draft in members), need=need, after=tuple(after))
+        needs = Needs(members=keys, need=need, after=tuple(after))
         output = f"{self._layout.output}/{name}"
         own: Params = {
             "_name": name,

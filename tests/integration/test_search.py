@@ -215,6 +215,45 @@ def test_searches_that_share_trials_in_different_rounds_each_read_all_of_theirs(
     assert [row["round"] for row in decision(project, 2, "one")["read"]] == [1, 1, 2, 2]
 
 
+GATHERED = """\
+template: {{go: 'test {{x}} -lt 5'}}
+resource: {{cpu: 2}}
+gather: {{all: {{cmd: 'wc -l < {{_trials}}', of: one, need: {need}}}}}
+---
+_title: one
+_search: {{next: 'test $RUNNER_ROUND != 1 || {second}'}}
+x: {first}
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [("[1, 5]", "echo x: [2, 3]"), ("[1, 2]", "echo x: [3, 6]")])
+def test_a_gather_does_not_wait_for_what_any_decided_round_has_lost(
+    project: Project, typed: Typed, first: str, second: str
+) -> None:
+    project.write(GATHERED.format(need="all", first=first, second=second))
+    assert typed().code == 1
+    assert project.log("gather.all/all", "all") == "3\n"
+    assert typed().started() == []
+
+
+@pytest.mark.parametrize(
+    ("need", "first", "second", "why"),
+    [
+        ("all", "[5, 6]", "true", "0 of 0 trials are complete, needed are 1"),
+        ("2", "[1, 5]", "true", "1 of 1 trials are complete, needed are 2"),
+        ("5", "[1, 2]", "echo x: [3, 4]", "4 of 4 trials are complete, needed are 5"),
+    ],
+)
+def test_a_gather_with_too_little_of_a_search_is_blocked_and_refuses_no_run(
+    project: Project, typed: Typed, need: str, first: str, second: str, why: str
+) -> None:
+    project.write(GATHERED.format(need=need, first=first, second=second))
+    for _ in range(2):
+        assert typed().code == 1
+        assert f"{why} (a search brought no more, or lost them)" in typed("status").out
+    assert typed("check").code == 0
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
