@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from runner import records, recovery
 from runner.events import Event, Kind
-from runner.model import Job, JobState, Slot
+from runner.model import DONE, Job, JobState, Slot
 from runner.pipeline import Pipeline
 from runner.process import this_host
 from runner.recovery import UNKNOWN
@@ -333,7 +333,7 @@ def _word(found: Found, was_waiting: bool) -> str:
     """What a trial is to a plan, as `Difference.count` has the words."""
     if found.adopted:
         return "running"
-    if all(state in {JobState.COMPLETED, JobState.PRUNED} for state in found.states.values()):
+    if all(state in DONE for state in found.states.values()):
         return "finished"
     if was_waiting:
         return "waiting"
