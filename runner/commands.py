@@ -314,7 +314,8 @@ class Commands:
                     item = running[job]
                     yield Event(Kind.ADOPT, job, item.started, item.slot.label, attempt=item.attempt, log=item.log)
                 elif state in _KIND_OF_STATE:
-                    yield Event(_KIND_OF_STATE[state], job, 0.0)
+                    why = self._daemon.intake.pipeline.why_blocked(trial) if state is JobState.BLOCKED else ""
+                    yield Event(_KIND_OF_STATE[state], job, 0.0, line=why)
 
     def _known(self, ids: Iterable[str]) -> Sequence[Trial]:
         found = (self._daemon.scheduler.trial(trial_id) for trial_id in ids)

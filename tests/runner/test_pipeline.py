@@ -110,6 +110,15 @@ def test_a_gather_comes_after_its_members_and_before_what_depends_on_it(story: S
     assert story.daemon.is_done
 
 
+def test_who_comes_later_hears_why_something_is_blocked(story: Story) -> None:
+    story.run()
+    story.end(MEMBERS[0], 1)
+    story.finish()
+    heard = {event[1]: event[-1] for event in story.commands.watched({})["events"] if event[0] == Kind.BLOCK}
+    assert heard == story.told(Kind.BLOCK)
+    assert heard[LAW].startswith("2 of 3 trials are complete, needed are 3")
+
+
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_of_the_plans_of_two_rounds_the_later_one_counts_in_whatever_order_they_come(
     story: Story, is_killed: bool
