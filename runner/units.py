@@ -126,7 +126,8 @@ class Units:
         units = list(draft.places)
         for name in sorted(draft.after):
             known = [unit for unit in members if gather.gather_of(unit) == name]
-            of_gather = self._made(draft, name) if self._config.is_part else known
+            # In one order, as what they made is hashed: a part of the file finds them on the disk.
+            of_gather = sorted(self._made(draft, name) if self._config.is_part else known)
             units += of_gather
             reads += [f"{self._layout.output}/{unit}" for unit in of_gather]
         for unit in draft.places:

@@ -247,6 +247,15 @@ def test_a_part_of_the_file_runs_with_what_its_gathers_made_before(
     assert typed("-t", "proof").started() == ["train Size_tiny-N_0-Law_law_sum"]
 
 
+def test_a_part_runs_nothing_again_after_all_groups_of_a_gather(typed: Typed, project: Project) -> None:
+    project.write(
+        "template: {train: 'true'}\nresource: {cpu: 2}\ngather: {law: {cmd: 'true', of: a, by: [n]}}\n"
+        "---\n_title: a\nn: [3, 1, 2]\n---\n_title: b\n_after: law\nn: 4\n"
+    )
+    assert "train N_4" in typed().started()
+    assert typed("-t", "b").started() == typed("-c", "train").started() == typed().started() == []
+
+
 def test_tools_take_no_gather_for_a_trial_and_find_it_by_its_name(
     write: Callable[..., None], typed: Typed, project: Project
 ) -> None:
