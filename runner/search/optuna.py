@@ -178,7 +178,7 @@ def _refuse_unknown(objectives: Iterable[str], finished: Sequence[Trial]) -> Non
 def _best(search: Search, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """The best trial, or, of several objectives, those that no other beats in all."""
     by_key = {search.key(trial.parameters): trial for trial in reversed(trials)}
-    found = []
+    found: list[dict[str, Any]] = []
     for one in search.study.best_trials:
         trial = by_key[search.key(one.params)]
         values = dict(zip(search.directions, one.values, strict=True))

@@ -129,6 +129,13 @@ def test_a_daemon_that_was_killed_keeps_the_best_all_the_same(training: Training
     assert training.spent <= 0.5 * 12 * STEPS
 
 
+def test_a_metric_that_no_trial_writes_is_told_once(training: Training) -> None:
+    training.run(0, 1, 2, stages="a", options=StageOptions(prune=Rule((3, 10), metric="los")), count=3)
+    training.train()
+    assert training.came_to(COMPLETED) == [0, 1, 2]
+    assert training.said == ["T_0: a wrote no 'los' to metrics.csv; `prune` has nothing to go by."]
+
+
 def test_a_user_revives_a_pruned_trial_by_name_alone(training: Training) -> None:
     training.run(0, 1, 2, 3, stages="a", options=OPTIONS, count=4)
     training.train()
