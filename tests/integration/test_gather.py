@@ -176,6 +176,9 @@ def test_retry_takes_up_what_a_failed_trial_held_back(
     run = project.start()
     until(lambda: (project.output / "N_3" / "stat").exists() and "b" in project.stat("N_3"), run.poll)
     until(lambda: "law: blocked" in typed("status", "--trials").out, lambda: (run.poll(), typed("status", "--trials")))
+    told = typed("status").out  # with a daemon
+    assert "Blocked: gather.law/all\n  1 of 2 trials are complete, needed are 2 (N_1 failed)" in told
+    assert "Blocked: N_4\n  gather.law/all is blocked" in told
     (project.path / "fail.1").unlink()
     assert typed("retry", "N_1").code == 0
     until(lambda: typed("status", "N_4").out.count("finished") == 2, lambda: typed("status").out)
