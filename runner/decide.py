@@ -78,7 +78,11 @@ def main(arguments: Sequence[str]) -> int:
         records.replace_text(str(directory / rounds.RECORD), json.dumps(record, indent=1))
     print(f"round {number}: {record['ended'] or 'the next grid is'}\n{record['grid'] or ''}")
     has_lost = any(row["round"] == number and row["state"] != rounds.FINISHED for row in record["read"])
-    plan_id = _plan_round(decision) if record["grid"] is not None or has_lost else ""
+    try:
+        plan_id = _plan_round(decision) if record["grid"] is not None or has_lost else ""
+    except InputError:  # no round comes of this grid: `next` is asked again
+        (directory / rounds.RECORD).unlink()
+        raise
     records.replace_text(str(directory / rounds.NEXT_PLAN), plan_id)
     return 0
 

@@ -79,6 +79,7 @@ class Units:
         ]
         wired = [self._wire(item, trial, members) for item, trial in zip(drafts, trials, strict=True)]
         planned = [*wired, *decisions, *units]
+        self._refuse_circles(planned)
         return [replace(trial, index=index) for index, trial in enumerate(planned)]
 
     # --- gathers ---
@@ -159,6 +160,18 @@ class Units:
     def _place(self, draft: Draft, name: str) -> str:
         links = [link for sweep in self._config.sweeps if sweep.title in draft.titles for link in sweep.links]
         return next(link.place for link in links if link.gather == name)
+
+    def _refuse_circles(self, planned: Iterable[PlannedTrial]) -> None:
+        """A trial of two grids waits for what either waits for, also for a gather that reads it in the other."""
+        circle = gather.cycle({item.key: (*item.needs.members, *item.needs.after) for item in planned if item.needs})
+        if circle is None:
+            return
+        start, unit = next((at, name) for at, name in enumerate(circle) if name.startswith("gather."))
+        told = " → ".join([*circle[start:-1], *circle[:start], unit])
+        raise InputError(
+            f"{self._config.gathers[gather.gather_of(unit)].place}: these wait for each other: {told}. A trial that "
+            "stands in two grids waits for what either waits for; leave it out of one."
+        )
 
     # --- searches ---
 

@@ -250,6 +250,18 @@ def test_a_part_of_the_file_runs_with_what_its_gathers_made_before(
     assert typed("-t", "proof").started() == ["train Size_tiny-N_0-Law_law_sum"]
 
 
+def test_a_trial_that_waits_for_a_gather_over_itself_is_refused(typed: Typed, project: Project) -> None:
+    project.write(
+        "template: {train: 'true'}\nresource: {cpu: 2}\ngather: {law: {cmd: 'true', of: a}}\n"
+        "---\n_title: a\nn: [1, 2]\n---\n_title: b\n_after: law\nn: [2, 3]\n"
+    )
+    for words in ((), ("check",)):
+        said = typed(*words)
+        assert said.code == 2
+        assert "line 3, gather.law: these wait for each other: gather.law/all → N_2 → gather.law/all." in said.err
+    assert not project.output.exists()
+
+
 def test_a_part_runs_nothing_again_after_all_groups_of_a_gather(typed: Typed, project: Project) -> None:
     project.write(
         "template: {train: 'true'}\nresource: {cpu: 2}\ngather: {law: {cmd: 'true', of: a, by: [n]}}\n"

@@ -137,6 +137,20 @@ def test_status_tells_how_far_a_search_is(search: Project, typed: Typed) -> None
     assert "search greedy: ended after round 3 of at most 5; `next` printed no grid" in typed("status").out
 
 
+def test_a_round_that_cannot_be_planned_is_decided_again(search: Project, typed: Typed) -> None:
+    search.write(
+        FILE.replace("default:", "gather: {law: {cmd: 'true', of: other}}\ndefault:").replace(
+            "python next.py", "cat grid"
+        )
+        + "---\n_title: other\nx: 20\n"
+    )
+    search.write("x: 20\n_after: law\n", "grid")
+    assert typed().code == 1
+    assert "these wait for each other: gather.law/all → X_20 → gather.law/all." in typed("status").out
+    search.write("x: 21\n_after: law\n", "grid")
+    assert "train X_21" in typed().started()
+
+
 def test_why_next_failed_is_told(search: Project, typed: Typed) -> None:
     search.write(FILE.replace("python next.py", "sort | wc -l; echo much >&2; echo no candidate is left >&2; exit 3"))
     assert typed().code == 1
