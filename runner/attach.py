@@ -12,7 +12,7 @@ from runner import client, closing, faraway, overview
 from runner.errors import InputError
 from runner.follow import Follower, Left, trial_of
 from runner.lasting import lasting_output
-from runner.model import Job, JobState
+from runner.model import DONE, Job
 from runner.progress import Progress
 from runner.watch import LiveWatcher, PlainWatcher
 
@@ -67,7 +67,7 @@ def _attach(channel: Channel, output: Path, watcher_of: Callable[[Progress, int,
         closing.print_failures(console, progress.failures)
     if left is Left.STOPPED:
         return EXIT_INTERRUPTED
-    return EXIT_OK if all(progress.state(job) is JobState.COMPLETED for job in jobs) else EXIT_INCOMPLETE
+    return EXIT_OK if all(progress.state(job) in DONE for job in jobs) else EXIT_INCOMPLETE
 
 
 def _watcher(progress: Progress, trials: int, console: Console) -> Watcher:
@@ -78,7 +78,7 @@ def _without_daemon(output: Path) -> int:
     """Nothing is left to wait for: the records tell."""
     view = overview.look(output, with_trials=True)
     states = [state for trial in view.trials if trial.sweep != overview.EARLIER for state in trial.states.values()]
-    is_complete = all(state == JobState.COMPLETED.value for state in states)
+    is_complete = all(state in DONE for state in states)
     print("No daemon works here: " + ("all is complete." if is_complete else "not all is complete; see `run status`."))
     return EXIT_OK if is_complete else EXIT_INCOMPLETE
 

@@ -191,6 +191,8 @@ def _unknown(words: Sequence[str], is_run: bool) -> str:
     first = words[0]
     if not is_run or first.startswith("-"):
         return f"unrecognized arguments: {' '.join(words)}"
+    if first in COMMANDS:
+        return f"{first!r} is a subcommand, which comes first: `run {first} …`"
     if Path(first).is_file():
         return f"{first!r} is a file: `run -y {shlex.quote(first)}` runs what stands in it"
     return f"there is no subcommand {first!r}.{did_you_mean(first, COMMANDS)} `run --help` lists all"

@@ -285,6 +285,7 @@ class Commands:
                 for item in self._daemon.running()
             ],
             "failed": [_row(trial) for trial in scheduler.trials() if _BAD & set(scheduler.states(trial).values())],
+            "blocked": self._blocked(),
             "paused": scheduler.paused,
             "is_stopping": scheduler.is_stopping,
             "places": self._daemon.places(),
@@ -295,6 +296,12 @@ class Commands:
                 for trial in scheduler.trials()
             ]
         return answer
+
+    def _blocked(self) -> dict[str, str]:
+        """Why some trials do not run that wait for others, by their keys."""
+        scheduler, pipeline = self._daemon.scheduler, self._daemon.intake.pipeline
+        blocked = (trial for trial in scheduler.trials() if JobState.BLOCKED in scheduler.states(trial).values())
+        return {trial.key: why for trial in blocked if (why := pipeline.why_blocked(trial))}
 
     def watched(self, request: Message) -> Message:
         """What a watcher hears first: the trials, when asked for, and what each job has come to."""
@@ -314,7 +321,8 @@ class Commands:
                     item = running[job]
                     yield Event(Kind.ADOPT, job, item.started, item.slot.label, attempt=item.attempt, log=item.log)
                 elif state in _KIND_OF_STATE:
-                    yield Event(_KIND_OF_STATE[state], job, 0.0)
+                    why = self._daemon.intake.pipeline.why_blocked(trial) if state is JobState.BLOCKED else ""
+                    yield Event(_KIND_OF_STATE[state], job, 0.0, line=why)
 
     def _known(self, ids: Iterable[str]) -> Sequence[Trial]:
         found = (self._daemon.scheduler.trial(trial_id) for trial_id in ids)

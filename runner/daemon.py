@@ -288,7 +288,12 @@ class Daemon:
             self._tell_end(item, outcome, is_again=due_at is not None)
         for other in blocked:
             self._tell(Event(Kind.PRUNE if outcome.state is JobState.PRUNED else Kind.BLOCK, other, time.time()))
-        self._aftermath.ended(job.trial, outcome.cause, {job.stage: item.options.prune}, is_again=due_at is not None)
+        rule = item.options.prune
+        if rule is not None and outcome.state is JobState.COMPLETED and self._pruning.has_nothing_of(job, rule):
+            self._say(
+                f"{job.trial.name}: {job.stage} wrote no {rule.metric!r} to metrics.csv; `prune` has nothing to go by."
+            )
+        self._aftermath.ended(job.trial, outcome.cause, {job.stage: rule}, is_again=due_at is not None)
 
     def _pause_itself(self, sweep: str, why: str) -> None:
         self.pause(sweep)

@@ -12,6 +12,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,12 @@ def main(arguments: Sequence[str]) -> int:
         record |= {"inputs": inputs.inputs, "ask": plan.header.plan_id}
         records.replace_text(str(directory / rounds.RECORD), json.dumps(record, indent=1))
     print(f"round {number}: {record['ended'] or 'the next grid is'}\n{record['grid'] or ''}")
-    plan_id = "" if record["grid"] is None else _plan_round(decision)
+    has_lost = any(row["round"] == number and row["state"] != rounds.FINISHED for row in record["read"])
+    try:
+        plan_id = _plan_round(decision) if record["grid"] is not None or has_lost else ""
+    except InputError:  # no round comes of this grid: `next` is asked again
+        (directory / rounds.RECORD).unlink()
+        raise
     records.replace_text(str(directory / rounds.NEXT_PLAN), plan_id)
     return 0
 
@@ -150,19 +156,34 @@ def _ask(decision: Decision, rows: Sequence[Record]) -> str:
     Raises:
         RunnerError: it failed.
     """
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    result = subprocess.run(
-        ["bash", "-c", decision.search.command], input=lines.encode(), stdout=subprocess.PIPE, check=False
-    )
-    if result.returncode:
-        print(result.stdout.decode(errors="replace"), flush=True)
-        raise RunnerError(
-            f"round {decision.number} of {decision.first.title}: `next` failed with exit code {result.returncode}."
-        )
+    place = f"round {decision.number} of {decision.first.title}"
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed:
+        given.writelines(json.dumps(row).encode() + b"\n" for row in rows)
+        given.seek(0)
+        words = ["bash", "-c", decision.search.command]
+        with subprocess.Popen(words, stdin=given, stdout=printed, stderr=subprocess.PIPE) as process:
+            said = _pass_on(process)
+        printed.seek(0)
+        found = printed.read()
+    if process.returncode:
+        print(found.decode(errors="replace"), flush=True)
+        why = f": {said}" if said else "."
+        raise RunnerError(f"{place}: `next` failed with exit code {process.returncode}{why}")
     try:
-        return result.stdout.decode()
+        return found.decode()
     except UnicodeDecodeError:
-        raise InputError(f"round {decision.number} of {decision.first.title}: `next` printed no UTF-8.") from None
+        raise InputError(f"{place}: `next` printed no UTF-8.") from None
+
+
+def _pass_on(process: subprocess.Popen[bytes]) -> str:
+    """Lets through what `next` says on standard error; returns its last line, which tells why it failed."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        sys.stderr.buffer.write(line)
+        sys.stderr.flush()
+        said = line.decode(errors="replace").strip() or said
+    return said
 
 
 def _rows(decision: Decision) -> list[Record]:
@@ -176,7 +197,9 @@ def _rows(decision: Decision) -> list[Record]:
     text = (decision.directory / TRIALS_FILE).read_text(encoding="utf-8")
     known = {row["id"] for row in before}
     lines = [json.loads(line) for line in text.splitlines()]
-    return before + [_with_results(line) for line in lines if line["id"] not in known]
+    # A trial of two searches may be in different rounds of theirs.
+    own = {"round": decision.number}
+    return before + [_with_results(line | own) for line in lines if line["id"] not in known]
 
 
 def _with_results(row: Record) -> Record:
@@ -212,7 +235,13 @@ def _last_metrics(directory: Path) -> tuple[dict[str, float | None], list[str]]:
 
 
 def _plan_round(decision: Decision) -> str:
-    """Writes the plan of the next round, as a `run` would; returns its id."""
+    """Writes the plan of the next round, as a `run` would, and of what waits for the search; returns its id.
+
+    A gather does not wait for what a decided round has lost, which nobody tries again: also where no round follows.
+    """
+    # Taken after this decision was recorded and before the others are read: of two searches that decide at once, the
+    # plan with the later id has the rounds of both.
+    plan_id = plans.new_id()
     plan, title = decision.plan, str(decision.first.title)
     planned = list(decision.request.trials())
     later = [
@@ -222,9 +251,11 @@ def _plan_round(decision: Decision) -> str:
     # Gathers over the search have more members now.
     over = {name for name, item in decision.request.config.gathers.items() if title in item.of}
     chosen = [trial for trial in planned if trial.key in members or (trial.sweep == GATHER and trial.stages[0] in over)]
+    if not chosen:
+        return ""
     header = replace(
         plan.header,
-        plan_id=plans.new_id(),
+        plan_id=plan_id,
         time=decision.request.time,
         is_full=False,
         prunes=False,
@@ -232,7 +263,7 @@ def _plan_round(decision: Decision) -> str:
         begun_by=plan.header.asked,
     )
     plans.write(decision.request.output, header, plan.secrets, chosen)
-    return header.plan_id
+    return plan_id
 
 
 def _is_decision(trial: PlannedTrial) -> bool:

@@ -142,4 +142,5 @@ def cycle(follows: Mapping[str, Iterable[str]]) -> list[str] | None:
 def sentence(complete: int, need: int, count: int, others: Sequence[str]) -> str:
     """Why a gather cannot run: how many of its members are complete, and what some others came to."""
     shown = "; ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")
+    shown = shown or "a search brought no more, or lost them"
     return f"{complete:,} of {count:,} trials are complete, needed are {need:,} ({shown})"

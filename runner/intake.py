@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from runner import records, recovery
 from runner.events import Event, Kind
-from runner.model import Job, JobState, Slot
+from runner.model import DONE, Job, JobState, Slot
 from runner.pipeline import Pipeline
 from runner.process import this_host
 from runner.recovery import UNKNOWN
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.executors.base import Executor
     from runner.ledger import Ledger
     from runner.model import Trial
-    from runner.plans import Plan
+    from runner.plans import Plan, PlanHeader
     from runner.recovery import Adopted, Fate, Found
     from runner.scheduler import Scheduler
 
@@ -133,7 +133,8 @@ class Intake:
         examined: list[_Examined] = []
         try:
             for trial in plan.trials:
-                examined.append(self._examine(trial, origins))
+                if not self._is_outdated(trial, plan.header):
+                    examined.append(self._examine(trial, origins))
             record()
         except BaseException:
             for item in examined:
@@ -164,6 +165,12 @@ class Intake:
         running = self._leave_out(examined.plan, difference) if header.is_full else []
         self.pipeline.wire(item.trial for item in examined.trials)
         return difference, running
+
+    def _is_outdated(self, trial: Trial, header: PlanHeader) -> bool:
+        """Whether the plan of a round comes after one that was made later, which knew the rounds of all searches."""
+        old = self._origins.get(trial.key)
+        known = () if old is None else [plan.header for plan in old.plan_of.values()]
+        return bool(header.begun_by) and any(item.begun_by and item.plan_id > header.plan_id for item in known)
 
     def _examine(self, trial: Trial, origins: Origins) -> _Examined:
         header = origins.plan.header
@@ -326,7 +333,7 @@ def _word(found: Found, was_waiting: bool) -> str:
     """What a trial is to a plan, as `Difference.count` has the words."""
     if found.adopted:
         return "running"
-    if all(state in {JobState.COMPLETED, JobState.PRUNED} for state in found.states.values()):
+    if all(state in DONE for state in found.states.values()):
         return "finished"
     if was_waiting:
         return "waiting"

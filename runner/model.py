@@ -31,6 +31,9 @@ class JobState(StrEnum):
     BLOCKED = "blocked"
 
 
+DONE = frozenset({JobState.COMPLETED, JobState.PRUNED})
+"""What `run` does not run again by itself, and counts as complete."""
+
 # Within one plan. A job that is asked for again is PENDING again, unless it is COMPLETED.
 FOLLOWS: Mapping[JobState, frozenset[JobState]] = {
     JobState.PENDING: frozenset(

@@ -51,7 +51,7 @@ class Overview:
     paused: list[str] | None = field(default_factory=list)
     is_stopping: bool = False
     searches: list[rounds.Standing] = field(default_factory=list)
-    blocked: dict[str, str] = field(default_factory=dict)  # why, of what cannot run as things are, without a daemon
+    blocked: dict[str, str] = field(default_factory=dict)  # why, of what cannot run as things are
 
     def add(self, sweep: str, stage: str, state: str, count: int = 1) -> None:
         """Counts jobs."""
@@ -107,6 +107,7 @@ def _from_daemon(answer: Message, holder: Holder | None) -> Overview:
     result = Overview(holder, running=answer["running"], slots=answer["slots"], paused=answer["paused"])
     result.is_stopping = answer["is_stopping"]
     result.places = answer["places"]
+    result.blocked = answer.get("blocked", {})  # a daemon of an earlier version does not say
     for sweep, stage, state, count in answer["counts"]:
         result.add(sweep, stage, state, count)
     result.failed = [_view(row, {}) for row in answer["failed"]]

@@ -145,6 +145,10 @@ class Pipeline:
         assert trial.needs is not None
         return [member for member in self._known(trial.needs.members) if not self._is_at_end(member.key)]
 
+    def why_blocked(self, trial: Trial) -> str:
+        """What is lacking of that for which a trial waits; nothing where it is blocked by a stage of its own."""
+        return (trial.needs and needs.problem(trial.needs, self._states)) or ""
+
     # --- what a trial is given ---
 
     def inputs(self, trial: Trial, cwd: str) -> str | None:

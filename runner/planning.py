@@ -69,13 +69,15 @@ class Request:
         config = self._expansion(config).expand(self.upto)
         # What a decided round lost is not tried again: its decision stands without.
         lost = {(sweep.title, item) for sweep in config.sweeps if sweep.round for item in sweep.round.left_out}
-        drafts = [
-            item for item in self._drafts(config) if any((title, item.trial_id) not in lost for title in item.titles)
-        ]
+        drafts: list[Draft] = []
+        left_out: list[Draft] = []
+        for item in self._drafts(config):
+            is_lost = all((title, item.trial_id) in lost for title in item.titles)
+            (left_out if is_lost else drafts).append(item)
         complete = list(trials.complete(drafts, config.templates, layout, name_of))
         decides = not self._option("command", None)  # a round is decided by all its stages
         units = Units(config, layout, None if is_preview else self._finished_units, decides)
-        return iter(units.plan(drafts, complete))
+        return iter(units.plan(drafts, complete, left_out))
 
     def _drafts(self, chosen: Config) -> Iterator[Draft]:
         sample, seed = self._option("sample", None), self._option("seed", 0)

@@ -28,6 +28,7 @@ class _Group:
     reached: dict[str, list[float]] = field(default_factory=dict)
     seen: dict[str, tuple[int, int]] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)  # the rungs at which a trial was let go on or stopped
+    is_warned: bool = False  # that a trial lacks the metric
 
 
 class Pruning:
@@ -49,6 +50,14 @@ class Pruning:
     def is_behind(self, job: Job, rule: Rule) -> bool:
         """Whether a running job stops at the rung to which it came."""
         return not self._stands(self._group(job, rule), job)[job.trial.key]
+
+    def has_nothing_of(self, job: Job, rule: Rule) -> bool:
+        """Whether a job ended without a value of the metric, whose name may be a slip; told once for all of a sweep."""
+        group = self._group(job, rule)
+        if group.is_warned or rows(f"{job.trial.directory}/metrics.csv", rule.metric):
+            return False
+        group.is_warned = True
+        return True
 
     def revived(self, job: Job, rule: Rule) -> list[Trial]:
         """After news of a job, or its end: the pruned trials beside it that go on after all."""

@@ -11,7 +11,7 @@ from runner import config as files
 from runner import trials
 from runner.errors import InputError
 from runner.grid import Round
-from runner.gridfile import Known, parse_round
+from runner.gridfile import Known, always_set, parse_round
 from runner.records import DamagedRecordError
 from runner.units import decision_name, rounds_hash
 from runner.yamlfile import parse_documents
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.config import Config
     from runner.grid import Sweep
     from runner.values import Params
+    from runner.yamlfile import Document
 
 RECORD = "decision.json"
 NEXT_PLAN = "next_plan"
@@ -173,4 +174,14 @@ class Expansion:
         for link in sweep.links:
             if link.gather not in self._config.gathers:
                 raise InputError(f"{link.place}: no gather {link.gather!r}.")
+        self._check_groups(sweep, document)
         return sweep
+
+    def _check_groups(self, sweep: Sweep, document: Document) -> None:
+        settings = self._config.settings
+        always = always_set(sweep.grid, settings) | set(settings.base)
+        for item in self._config.gathers.values():
+            for key in item.by if sweep.title in item.of else ():
+                if key not in always:
+                    problem = f"{key!r} is not set, by which the gather {item.name} is grouped"
+                    raise InputError(f"{document.place()}: {problem}.")

@@ -29,7 +29,7 @@ from runner.errors import SystemFaultError
 from runner.events import Kind
 from runner.follow import Follower, Left
 from runner.lasting import lasting_output
-from runner.model import LOCAL, Job, JobState
+from runner.model import DONE, LOCAL, Job
 from runner.progress import Progress
 from runner.watch import LiveWatcher, PlainWatcher
 
@@ -211,7 +211,7 @@ def _close(request: Request, trials: Sequence[Trial], progress: Progress, was_st
         _print_results(console, trials, request)
     if progress.count(Kind.INTERRUPT):
         console.print("\nWhat was interrupted is due again: type `run`.")
-    is_complete = all(progress.state(job) in {JobState.COMPLETED, JobState.PRUNED} for job in jobs)
+    is_complete = all(progress.state(job) in DONE for job in jobs)
     return EXIT_OK if is_complete else EXIT_INCOMPLETE
 
 

@@ -39,9 +39,14 @@ class Draft:
     sweep: str
     priority: int
     titles: frozenset[str | None] = frozenset()  # of all sweeps that name it
-    round: int = 0
+    rounds: Mapping[str, int] = field(default_factory=dict)  # of searches, by title, in which each first asks for it
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of gathers that its values name, by unit
     after: frozenset[str] = frozenset()  # gathers of which all units must be complete
+
+    @property
+    def round(self) -> int:
+        """The round that its records name, the first search's; 0 without one."""
+        return next(iter(self.rounds.values()), 0)
 
 
 def select(config: Config, title: str | None, stages: Sequence[str] | None) -> Config:
@@ -105,7 +110,7 @@ def _draft(
     after = frozenset(link.gather for link in sweep.links if link.key == "_after" and link.gather not in used)
     return Draft(
         identity, namer.name(shown, identity), params, stages, name, sweep.priority, frozenset({sweep.title}),
-        0 if sweep.round is None else sweep.round.number, places, after,
+        {} if sweep.round is None else {name: sweep.round.number}, places, after,
     )  # fmt: skip
 
 
@@ -156,7 +161,8 @@ def _joined(expanded: Iterable[Draft], order: tuple[str, ...]) -> Iterator[Draft
             known = found[item.trial_id] = replace(known, priority=item.priority)
         if known.titles != item.titles or known.after != item.after:
             titles, after = known.titles | item.titles, known.after | item.after
-            found[item.trial_id] = replace(known, titles=titles, after=after, round=known.round or item.round)
+            rounds = known.rounds if item.rounds.keys() <= known.rounds.keys() else {**known.rounds, **item.rounds}
+            found[item.trial_id] = replace(known, titles=titles, after=after, rounds=rounds)
     return iter(found.values())
 
 

@@ -55,8 +55,10 @@ class Units:
         self._finished = finished
         self._decides = decides
 
-    def plan(self, drafts: Sequence[Draft], trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-        """The trials, with what they wait for, and after them the units.
+    def plan(
+        self, drafts: Sequence[Draft], trials: Sequence[PlannedTrial], left_out: Sequence[Draft] = ()
+    ) -> list[PlannedTrial]:
+        """The trials, with what they wait for, and after them the units; decided rounds have lost those `left_out`.
 
         Raises:
             InputError: a gather has no member, or too few, or a trial depends on a unit that there is not.
@@ -70,13 +72,14 @@ class Units:
         members: dict[str, list[Draft]] = {}
         if not self._config.is_part:
             for item in self._config.gathers.values():
-                members |= self._groups(item, drafts)
+                members |= self._groups(item, [*drafts, *left_out])
         units = [
             self._gather(self._config.gathers[gather.gather_of(name)], name, found, key_of, decisions)
             for name, found in members.items()
         ]
         wired = [self._wire(item, trial, members) for item, trial in zip(drafts, trials, strict=True)]
         planned = [*wired, *decisions, *units]
+        self._refuse_circles(planned)
         return [replace(trial, index=index) for index, trial in enumerate(planned)]
 
     # --- gathers ---
@@ -98,12 +101,13 @@ class Units:
         key_of: Mapping[str, str],
         decisions: Sequence[PlannedTrial],
     ) -> PlannedTrial:
-        need = gather.needed(item.need, len(members))
-        if need > len(members):
+        keys = tuple(key_of[draft.trial_id] for draft in members if draft.trial_id in key_of)
+        need = max(gather.needed(item.need, len(keys)), 1)
+        after = [unit.key for unit in decisions if unit.sweep in item.of]
+        if need > len(members) and not after:  # a search may bring more
             raise InputError(f"{item.place}, need: {need} trials, but {name} has {len(members)}.")
         params = {key: members[0].params[key] for key in item.by}
-        after = [unit.key for unit in decisions if unit.sweep in item.of]
-        needs = Needs(members=tuple(key_of[draft.trial_id] for draft in members), need=need, after=tuple(after))
+        needs = Needs(members=keys, need=need, after=tuple(after))
         output = f"{self._layout.output}/{name}"
         own: Params = {
             "_name": name,
@@ -123,7 +127,8 @@ class Units:
         units = list(draft.places)
         for name in sorted(draft.after):
             known = [unit for unit in members if gather.gather_of(unit) == name]
-            of_gather = self._made(draft, name) if self._config.is_part else known
+            # In one order, as what they made is hashed: a part of the file finds them on the disk.
+            of_gather = sorted(self._made(draft, name) if self._config.is_part else known)
             units += of_gather
             reads += [f"{self._layout.output}/{unit}" for unit in of_gather]
         for unit in draft.places:
@@ -156,12 +161,24 @@ class Units:
         links = [link for sweep in self._config.sweeps if sweep.title in draft.titles for link in sweep.links]
         return next(link.place for link in links if link.gather == name)
 
+    def _refuse_circles(self, planned: Iterable[PlannedTrial]) -> None:
+        """A trial of two grids waits for what either waits for, also for a gather that reads it in the other."""
+        circle = gather.cycle({item.key: (*item.needs.members, *item.needs.after) for item in planned if item.needs})
+        if circle is None:
+            return
+        start, unit = next((at, name) for at, name in enumerate(circle) if name.startswith("gather."))
+        told = " → ".join([*circle[start:-1], *circle[:start], unit])
+        raise InputError(
+            f"{self._config.gathers[gather.gather_of(unit)].place}: these wait for each other: {told}. A trial that "
+            "stands in two grids waits for what either waits for; leave it out of one."
+        )
+
     # --- searches ---
 
     def _decision(
         self, title: str, search: Search, stand: Round, drafts: Sequence[Draft], key_of: Mapping[str, str]
     ) -> PlannedTrial:
-        members = [item for item in drafts if item.round == stand.number and title in item.titles]
+        members = [item for item in drafts if item.rounds.get(title) == stand.number]
         number = stand.number
         needs = Needs(
             members=tuple(key_of[item.trial_id] for item in members),

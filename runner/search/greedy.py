@@ -179,9 +179,9 @@ def _refuse_differences(legs: Sequence[Leg]) -> None:
 
 def _picked(pick: Callable[[Any], Any], candidates: Sequence[Candidate]) -> Candidate:
     found = pick([{"lr": candidate.lr, "loss": candidate.loss} for candidate in candidates])
-    for candidate in candidates:
-        if candidate.lr == found:
-            return candidate
+    chosen = [candidate for candidate in candidates if candidate.lr == found]
+    if chosen:  # of equal LRs, of several branches, the lower loss
+        return min(chosen, key=lambda candidate: candidate.loss)
     told = ", ".join(f"{candidate.lr:g}" for candidate in candidates)
     raise RunnerError(f"--choose gave {found!r}; needed is the LR of a candidate: {told}.")
 

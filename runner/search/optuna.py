@@ -17,11 +17,11 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner.errors import InputError, RunnerError
+from runner.errors import InputError, RunnerError, did_you_mean
 from runner.search import rounds, space
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from optuna import Study
     from optuna.samplers import BaseSampler
@@ -140,6 +140,7 @@ class Search:
 def next_grid(options: argparse.Namespace, trials: list[Trial]) -> Mapping[str, Any] | None:
     """The next batch as a grid; None where the sampler has no more."""
     done = rounds.rounds_done(trials)
+    _refuse_unknown(options.directions, [trial for trial in trials if trial.ok])
     search = Search(options, trials)
     # A grid asks for each of its points once, those of the first round too.
     for trial in trials if search.size is None else ():
@@ -163,14 +164,26 @@ def next_grid(options: argparse.Namespace, trials: list[Trial]) -> Mapping[str, 
     return {"_why": f"round {done}: best so far {told}; {options.sampler} asks for {len(points)}", "_zip": columns}
 
 
+def _refuse_unknown(objectives: Iterable[str], finished: Sequence[Trial]) -> None:
+    """An objective that no trial has is a slip: the sampler would hear of failures alone."""
+    known = sorted({name for trial in finished for name in (*trial.metrics, *trial.nan)})
+    for name in objectives:
+        if finished and name not in known:
+            raise InputError(
+                f"no finished trial has a column {name!r} in its metrics.csv.{did_you_mean(name, known)} "
+                f"Columns: {', '.join(known) or 'none'}."
+            )
+
+
 def _best(search: Search, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """The best trial, or, of several objectives, those that no other beats in all."""
     by_key = {search.key(trial.parameters): trial for trial in reversed(trials)}
-    found = []
+    found: list[dict[str, Any]] = []
     for one in search.study.best_trials:
         trial = by_key[search.key(one.params)]
         values = dict(zip(search.directions, one.values, strict=True))
-        found.append({"trial": trial.name, "round": trial.round, "values": values, "parameters": one.params})
+        if all(item["trial"] != trial.name for item in found):  # the sampler may have asked for it twice
+            found.append({"trial": trial.name, "round": trial.round, "values": values, "parameters": one.params})
     return found
 
 

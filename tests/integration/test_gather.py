@@ -176,6 +176,9 @@ def test_retry_takes_up_what_a_failed_trial_held_back(
     run = project.start()
     until(lambda: (project.output / "N_3" / "stat").exists() and "b" in project.stat("N_3"), run.poll)
     until(lambda: "law: blocked" in typed("status", "--trials").out, lambda: (run.poll(), typed("status", "--trials")))
+    told = typed("status").out  # with a daemon
+    assert "Blocked: gather.law/all\n  1 of 2 trials are complete, needed are 2 (N_1 failed)" in told
+    assert "Blocked: N_4\n  gather.law/all is blocked" in told
     (project.path / "fail.1").unlink()
     assert typed("retry", "N_1").code == 0
     until(lambda: typed("status", "N_4").out.count("finished") == 2, lambda: typed("status").out)
@@ -245,6 +248,27 @@ def test_a_part_of_the_file_runs_with_what_its_gathers_made_before(
     assert typed("-t", "proof").started() == []
     (project.output / "gather.law" / "all" / "sum").write_text("7\n")
     assert typed("-t", "proof").started() == ["train Size_tiny-N_0-Law_law_sum"]
+
+
+def test_a_trial_that_waits_for_a_gather_over_itself_is_refused(typed: Typed, project: Project) -> None:
+    project.write(
+        "template: {train: 'true'}\nresource: {cpu: 2}\ngather: {law: {cmd: 'true', of: a}}\n"
+        "---\n_title: a\nn: [1, 2]\n---\n_title: b\n_after: law\nn: [2, 3]\n"
+    )
+    for words in ((), ("check",)):
+        said = typed(*words)
+        assert said.code == 2
+        assert "line 3, gather.law: these wait for each other: gather.law/all → N_2 → gather.law/all." in said.err
+    assert not project.output.exists()
+
+
+def test_a_part_runs_nothing_again_after_all_groups_of_a_gather(typed: Typed, project: Project) -> None:
+    project.write(
+        "template: {train: 'true'}\nresource: {cpu: 2}\ngather: {law: {cmd: 'true', of: a, by: [n]}}\n"
+        "---\n_title: a\nn: [3, 1, 2]\n---\n_title: b\n_after: law\nn: 4\n"
+    )
+    assert "train N_4" in typed().started()
+    assert typed("-t", "b").started() == typed("-c", "train").started() == typed().started() == []
 
 
 def test_tools_take_no_gather_for_a_trial_and_find_it_by_its_name(

@@ -49,10 +49,15 @@ def test_those_that_fall_behind_are_pruned_and_the_run_is_complete(project: Proj
     gathered = project.output / "gather.after" / "all"
     assert (gathered / "count").read_text().strip() == "1"
     assert len((gathered / "runs").read_text().splitlines()) == 1
+    waited = project.run("wait")
+    assert waited.stdout == "No daemon works here: all is complete.\n"
+    assert waited.returncode == 0
     again = project.run()
     assert again.returncode == 0
     assert "START" not in again.stdout
     assert project.run("status").stdout.count("pruned") == 1
+    assert project.run("-o", "other", "--detach").returncode == 0
+    assert project.run("wait", "-o", "other").returncode == 0
 
 
 def test_a_wrong_rule_is_told_where_it_stands(project: Project) -> None:

@@ -189,6 +189,7 @@ def test_dry_run_prints_the_commands_and_writes_nothing(project: Project) -> Non
         (TWO_STAGES, ["-o", "params.yaml"], "-o params.yaml: is a file"),
         (TWO_STAGES, ["--no-such-option"], "unrecognized arguments: --no-such-option"),
         (TWO_STAGES, ["params.yaml"], "'params.yaml' is a file: `run -y params.yaml` runs what stands in it"),
+        (TWO_STAGES, ["-o", "x", "status"], "'status' is a subcommand, which comes first: `run status …`"),
         (TWO_STAGES, ["stauts"], "there is no subcommand 'stauts'. Did you mean 'status'?"),
     ],
 )

@@ -137,6 +137,28 @@ def test_status_tells_how_far_a_search_is(search: Project, typed: Typed) -> None
     assert "search greedy: ended after round 3 of at most 5; `next` printed no grid" in typed("status").out
 
 
+def test_a_round_that_cannot_be_planned_is_decided_again(search: Project, typed: Typed) -> None:
+    search.write(
+        FILE.replace("default:", "gather: {law: {cmd: 'true', of: other}}\ndefault:").replace(
+            "python next.py", "cat grid"
+        )
+        + "---\n_title: other\nx: 20\n"
+    )
+    search.write("x: 20\n_after: law\n", "grid")
+    assert typed().code == 1
+    assert "these wait for each other: gather.law/all → X_20 → gather.law/all." in typed("status").out
+    search.write("x: 21\n_after: law\n", "grid")
+    assert "train X_21" in typed().started()
+
+
+def test_why_next_failed_is_told(search: Project, typed: Typed) -> None:
+    search.write(FILE.replace("python next.py", "sort | wc -l; echo much >&2; echo no candidate is left >&2; exit 3"))
+    assert typed().code == 1
+    told = "round 1 of greedy: `next` failed with exit code 3: no candidate is left"
+    assert told in typed("status").out
+    assert search.log("search.greedy/round_1", "decide").split("\n")[:3] == ["much", "no candidate is left", "3"]
+
+
 def test_a_grid_that_is_none_fails_the_search_until_it_is_mended(search: Project, typed: Typed) -> None:
     search.write(FILE.replace("next: python next.py", "next: cat grid"))
     search.write("x: 2\ny: 1\n_tilte: a", "grid")
@@ -201,6 +223,57 @@ def test_a_gather_over_a_search_waits_for_its_end(search: Project, typed: Typed)
     assert starts[-3:] == ["round_3", "all", "X_20"]
     assert search.log("gather.best/all", "best") == "6\n"
     assert typed().started() == []
+
+
+def test_searches_that_share_trials_in_different_rounds_each_read_all_of_theirs(project: Project, typed: Typed) -> None:
+    one = "---\n_title: one\n_search: {next: 'test $RUNNER_ROUND != 1 || echo x: [3, 4]'}\nx: [1, 2]\n"
+    two = "---\n_title: two\n_search: {next: 'true'}\nx: [4, 5, 3]\n"
+    project.write(f"template: {{go: 'test {{x}} -gt 0'}}\nresource: {{cpu: 2}}\n{one}")
+    assert typed().code == 0
+    project.write(f"template: {{go: 'test {{x}} -gt 0'}}\nresource: {{cpu: 2}}\n{one}{two}")
+    assert typed().code == 0
+    read = [(row["name"], row["round"]) for row in decision(project, 1, "two")["read"]]
+    assert sorted(read) == [("X_3", 1), ("X_4", 1), ("X_5", 1)]
+    assert [row["round"] for row in decision(project, 2, "one")["read"]] == [1, 1, 2, 2]
+
+
+GATHERED = """\
+template: {{go: 'test {{x}} -lt 5'}}
+resource: {{cpu: 2}}
+gather: {{all: {{cmd: 'wc -l < {{_trials}}', of: one, need: {need}}}}}
+---
+_title: one
+_search: {{next: 'test $RUNNER_ROUND != 1 || {second}'}}
+x: {first}
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [("[1, 5]", "echo x: [2, 3]"), ("[1, 2]", "echo x: [3, 6]")])
+def test_a_gather_does_not_wait_for_what_any_decided_round_has_lost(
+    project: Project, typed: Typed, first: str, second: str
+) -> None:
+    project.write(GATHERED.format(need="all", first=first, second=second))
+    assert typed().code == 1
+    assert project.log("gather.all/all", "all") == "3\n"
+    assert typed().started() == []
+
+
+@pytest.mark.parametrize(
+    ("need", "first", "second", "why"),
+    [
+        ("all", "[5, 6]", "true", "0 of 0 trials are complete, needed are 1"),
+        ("2", "[1, 5]", "true", "1 of 1 trials are complete, needed are 2"),
+        ("5", "[1, 2]", "echo x: [3, 4]", "4 of 4 trials are complete, needed are 5"),
+    ],
+)
+def test_a_gather_with_too_little_of_a_search_is_blocked_and_refuses_no_run(
+    project: Project, typed: Typed, need: str, first: str, second: str, why: str
+) -> None:
+    project.write(GATHERED.format(need=need, first=first, second=second))
+    for _ in range(2):
+        assert typed().code == 1
+        assert f"{why} (a search brought no more, or lost them)" in typed("status").out
+    assert typed("check").code == 0
 
 
 @pytest.mark.parametrize(

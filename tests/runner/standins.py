@@ -163,11 +163,12 @@ def header(
     is_breadth_first: bool = False,
     fail_fast: int | None = None,
     file: str = "/home/me/params.yaml",
+    begun_by: str = "",
 ) -> PlanHeader:
     """What holds for every trial of a plan on `count` CPU slots."""
     return PlanHeader(
         plan_id, "20260101.000000", file, "/", 0o022, is_full, is_forced, False, prunes, options, is_breadth_first,
-        fail_fast, slots(count),
+        fail_fast, slots(count), begun_by=begun_by,
     )  # fmt: skip
 
 

@@ -110,6 +110,30 @@ def test_a_gather_comes_after_its_members_and_before_what_depends_on_it(story: S
     assert story.daemon.is_done
 
 
+def test_who_comes_later_hears_why_something_is_blocked(story: Story) -> None:
+    story.run()
+    story.end(MEMBERS[0], 1)
+    story.finish()
+    heard = {event[1]: event[-1] for event in story.commands.watched({})["events"] if event[0] == Kind.BLOCK}
+    assert heard == story.told(Kind.BLOCK)
+    assert heard[LAW].startswith("2 of 3 trials are complete, needed are 3")
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_of_the_plans_of_two_rounds_the_later_one_counts_in_whatever_order_they_come(
+    story: Story, is_killed: bool
+) -> None:
+    story.run(2)
+    for number, members in ((3, 4), (2, 3)):  # two searches whose rounds were decided at once
+        story.plans = number - 1
+        story.run(members, is_full=False, begun_by="p1")
+    if is_killed:
+        story.begin()
+    while UNIT not in story.world.jobs():
+        story.end(story.world.jobs()[0])
+    assert len((story.output / LAW / "trials.jsonl").read_text().splitlines()) == 4
+
+
 def test_daemons_that_are_killed_after_each_event_start_the_same_once(story: Story) -> None:
     story.run(count=2)
     while story.world.living:

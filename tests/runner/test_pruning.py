@@ -9,6 +9,7 @@ import pytest
 
 from runner import daemon as module
 from runner import records
+from runner.examine.metrics import read_metrics
 from runner.halving import Rule
 from runner.metricsfile import rows
 from runner.model import JobState, Slot
@@ -128,6 +129,13 @@ def test_a_daemon_that_was_killed_keeps_the_best_all_the_same(training: Training
     assert training.spent <= 0.5 * 12 * STEPS
 
 
+def test_a_metric_that_no_trial_writes_is_told_once(training: Training) -> None:
+    training.run(0, 1, 2, stages="a", options=StageOptions(prune=Rule((3, 10), metric="los")), count=3)
+    training.train()
+    assert training.came_to(COMPLETED) == [0, 1, 2]
+    assert training.said == ["T_0: a wrote no 'los' to metrics.csv; `prune` has nothing to go by."]
+
+
 def test_a_user_revives_a_pruned_trial_by_name_alone(training: Training) -> None:
     training.run(0, 1, 2, 3, stages="a", options=OPTIONS, count=4)
     training.train()
@@ -165,3 +173,11 @@ def test_rows_without_a_value_and_a_torn_one_do_not_count(tmp_path: Path) -> Non
     assert [step for step, _ in rows(str(file), "loss")] == [10, 20, 30]
     assert rows(str(file), "acc") == []
     assert rows(str(tmp_path / "none.csv"), "loss") == []
+
+
+@pytest.mark.parametrize("text", ["step, loss\n10, 3.0\n", "\ufeffstep,loss\n10.0,3\n", "loss ,step\n3,1e1\n"])
+def test_a_file_is_read_as_the_tables_read_it(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "metrics.csv"
+    file.write_text(text)
+    assert rows(str(file), "loss") == [(10, 3.0)]
+    assert read_metrics(tmp_path)[["step", "loss"]].to_numpy().tolist() == [[10, 3]]

@@ -79,6 +79,16 @@ def test_a_grid_that_is_wrong_is_told_with_its_round_and_line(expansion: Expansi
     assert told in str(caught.value)
 
 
+def test_a_grid_that_fits_no_group_of_a_gather_is_told(tmp_path: Path) -> None:
+    text = FILE.replace("---\n", "gather: {law: {cmd: 'true', of: best, by: [z]}}\n---\n", 1).replace(
+        "x: [1, 4]", "x: 1\nz: 1"
+    )
+    expansion = expansion_of(tmp_path, text)
+    with pytest.raises(InputError, match="round 2 of best, line 1: 'z' is not set, by which the gather law is grouped"):
+        expansion.read_grid(first_of(expansion), 2, "x: 3")
+    assert expansion.read_grid(first_of(expansion), 2, "x: 3\nz: 2") is not None
+
+
 @pytest.mark.parametrize("printed", ["", "\n", "# nothing\n", "---\n", "{}", "_why: it is good enough"])
 def test_nothing_printed_ends_a_search(expansion: Expansion, printed: str) -> None:
     assert expansion.read_grid(first_of(expansion), 2, printed) is None

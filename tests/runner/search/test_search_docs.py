@@ -34,7 +34,11 @@ def test_the_example_s_search_parses() -> None:
     text = (ROOT / "examples" / "greedy_lr.yaml").read_text()
     command = re.search(r"next: python -m runner\.search\.greedy (.*)\}", text)
     assert command is not None
-    assert greedy.settings(shlex.split(command[1])).edges == (200, 400, 600, 800, 1000)
+    found = greedy.settings(shlex.split(command[1]))
+    assert found.edges == (200, 400, 600, 800, 1000)
+    # The last decision of a search that was begun anew is another one: its answer must not lie beside an old one.
+    assert str(found.out) == "$RUNNER_OUTPUT/.."
+    assert "/search.greedy/schedule.json" in text
 
 
 def test_the_example_is_a_file_that_run_takes() -> None:

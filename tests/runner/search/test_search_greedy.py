@@ -182,6 +182,22 @@ def test_a_branch_is_settled_when_the_search_has_looked_ahead(rounds: Rounds) ->
     assert origins == {str(rounds.directory / "trial_1" / "checkpoints" / "20.pt")}
 
 
+def test_of_equal_lrs_in_two_branches_a_rule_of_the_user_gets_the_lower_loss(rounds: Rounds) -> None:
+    file = rounds.directory / "rules.py"
+    file.write_text(
+        "def least(candidates): return min(candidates, key=lambda candidate: candidate['loss'])['lr']\n"
+        "def same(facts): return [0.05]\n"
+    )
+    rules = ("--choose", f"{file}:least", "--grid", f"{file}:same")
+    options = (*SEGMENTS, "--beam", "2", "--ahead", "2", *rules)
+    rounds.play(FIRST, best_at(0.1))
+    rounds.play(rounds.decide(*options) or {}, lambda parameters: [3.0 if parameters["lr1"] == 0.1 else 2.0])
+    assert [line["parameters"]["lr1"] for line in rounds.lines[-2:]] == [0.1, 0.01]
+    third = rounds.decide(*options)
+    assert third is not None
+    assert third["init_from"].split("/")[-3] == rounds.lines[-1]["name"]
+
+
 def test_rules_of_the_user(rounds: Rounds) -> None:
     file = rounds.directory / "rules.py"
     file.write_text(

@@ -232,3 +232,19 @@ def test_a_search_whose_options_changed_is_refused(played: Played) -> None:
     played.play(played.decide(*AXES), loss)
     assert played.call(*AXES, "--seed", "9") == (2, "")
     assert "were the space, the sampler, --seed or --batch changed" in played.told
+
+
+def test_an_objective_that_no_trial_has_is_refused(played: Played) -> None:
+    played.play(FIRST, loss)
+    assert played.call(*AXES, "--minimize", "los") == (2, "")
+    assert "no finished trial has a column 'los' in its metrics.csv. Did you mean 'loss'? Columns: loss." in played.told
+    played.lines[0]["metrics"], played.lines[0]["nan"] = {"loss": None, "los": None}, ["loss", "los"]
+    assert played.decide(*AXES, "--minimize", "los")
+
+
+def test_a_trial_that_was_asked_for_twice_is_one_of_the_best_once(played: Played) -> None:
+    argv = ("x=0:1", "--sampler", "random", "--batch", "4")
+    played.play([{"x": 1}], lambda point: {"loss": point["x"]})
+    played.play(played.decide(*argv), lambda point: {"loss": point["x"]})
+    played.decide(*argv)
+    assert [one["parameters"] for one in played.best()] == [{"x": 0}]
