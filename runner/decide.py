@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     is_anew = plan.header.is_forced and record is not None and record["ask"] != plan.header.plan_id
     if record is None or record["inputs"] != inputs.inputs or is_anew:
         record = _decide(decision)
-        record |= {"inputs": inputs.inputs, "ask": plan.header.plan_id}
+        record |= {"inputs": inputs.inputs, "ask": plan.header.plan_id, "reopened": _reopened(decision)}
         records.replace_text(str(directory / rounds.RECORD), json.dumps(record, indent=1))
     print(f"round {number}: {record['ended'] or 'the next grid is'}\n{record['grid'] or ''}")
     has_lost = any(row["round"] == number and row["state"] != rounds.FINISHED for row in record["read"])
@@ -112,7 +112,7 @@ def _decide(decision: Decision) -> Record:
     sweep = decision.request.expansion.read_grid(decision.first, decision.number + 1, printed)
     known = {row["id"] for row in rows}
     new = [] if sweep is None else [item for item in decision.request.expansion.ids(sweep) if item not in known]
-    ended = _end(decision, rows, sweep, new)
+    ended, limit = _end(decision, rows, sweep, new)
     return {
         "version": 1,
         "search": decision.first.title,
@@ -123,26 +123,37 @@ def _decide(decision: Decision) -> Record:
         "printed": printed,
         "grid": None if ended else printed,
         "ended": ended,
+        "limit": limit and [limit, getattr(decision.search, limit)],
         "why": _why(printed),
         "new": len(new),
     }
 
 
-def _end(decision: Decision, rows: Sequence[Record], sweep: Sweep | None, new: Sequence[str]) -> str | None:
-    """Why the search ends with this round; None when it goes on."""
+def _end(
+    decision: Decision, rows: Sequence[Record], sweep: Sweep | None, new: Sequence[str]
+) -> tuple[str | None, str | None]:
+    """Why the search ends with this round, and the limit that it has reached; None when it goes on."""
     search = decision.search
     hours = sum(row["seconds"] for row in rows) / HOUR_S
     if sweep is None:
-        return "`next` printed no grid: the search is over"
+        return "`next` printed no grid: the search is over", None
     if not new:
-        return "`next` printed no trial that is new: the search is over"
+        return "`next` printed no trial that is new: the search is over", None
     if search.rounds is not None and decision.number >= search.rounds:
-        return f"the limit of {search.rounds} rounds is reached"
+        return f"the limit of {search.rounds} rounds is reached", "rounds"
     if search.trials is not None and len(rows) + len(new) > search.trials:
-        return f"the limit of {search.trials} trials is reached: {len(rows)} were run, {len(new)} would come"
+        told = f"{len(rows)} were run, {len(new)} would come"
+        return f"the limit of {search.trials} trials is reached: {told}", "trials"
     if search.hours is not None and hours >= search.hours:
-        return f"the limit of {search.hours:g} hours is reached: the trials took {hours:.2f} h"
-    return None
+        return f"the limit of {search.hours:g} hours is reached: the trials took {hours:.2f} h", "hours"
+    return None, None
+
+
+def _reopened(decision: Decision) -> str:
+    """The limit that lets the search go on here, where an earlier decision had ended it."""
+    config = decision.request.expansion.expand(decision.number)
+    found = [item.round for item in config.sweeps if item.title == decision.first.title and item.round is not None]
+    return found[-1].reopened
 
 
 def _why(printed: str) -> str | None:

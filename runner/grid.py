@@ -162,6 +162,7 @@ class Round:
     number: int  # from 1
     inputs: str  # what this round and those before it are made of
     is_decided: bool = False
+    reopened: str = ""  # the limit that let the search go on after this round had ended it
     left_out: frozenset[str] = frozenset()  # trials of a decided round that did not complete; they stay as they are
 
 

@@ -17,10 +17,10 @@ from runner.units import decision_name, rounds_hash
 from runner.yamlfile import parse_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runner.config import Config
-    from runner.grid import Sweep
+    from runner.grid import Search, Sweep
     from runner.values import Params
     from runner.yamlfile import Document
 
@@ -94,6 +94,29 @@ def _standing(last: Record) -> Standing:
     return Standing(last["search"], last["round"] + (not is_over), last["rounds"], is_over, said)
 
 
+def _stand(number: int, asked: Sequence[Sequence[str]], record: Record | None, search: Search | None) -> Round:
+    """A round of which the trials, and those of the rounds before it, are `asked` for; `record`: what decided it.
+
+    Where a limit ended the search there, and the file has a higher one now, it is decided anew.
+    """
+    reopened = "" if record is None else record.get("reopened", "")
+    stand = Round(number, _hash(asked, reopened), reopened=reopened)
+    if record is None or record["inputs"] != stand.inputs:
+        return Round(number, _hash(asked, ""))
+    if search is None or record["grid"] is not None or not record.get("limit"):
+        return stand
+    name, reached = record["limit"]
+    limit = getattr(search, name)
+    if limit is not None and limit <= reached:
+        return stand
+    reopened = f"{name} {limit}"
+    return Round(number, _hash(asked, reopened), reopened=reopened)
+
+
+def _hash(asked: Sequence[Sequence[str]], reopened: str) -> str:
+    return rounds_hash([*asked, [reopened]] if reopened else asked)
+
+
 class Expansion:
     """A config's searches, with the grids of the rounds that were decided in an output directory."""
 
@@ -126,10 +149,8 @@ class Expansion:
         while sweep is not None:
             number += 1
             asked.append(self.ids(sweep))
-            # A round that was the last one is decided anew where a higher limit lets the search go on.
-            is_last = first.search is not None and first.search.rounds == number
-            stand = Round(number, rounds_hash([*asked, ["last"]] if is_last else asked))
             record = read_record(f"{self._output}/{decision_name(first.title, number)}")
+            stand = _stand(number, asked, record, first.search)
             if record is None or record["inputs"] != stand.inputs or number == upto:
                 yield replace(sweep, round=stand)
                 return

@@ -187,16 +187,23 @@ def test_a_search_ends_at_its_limits(search: Project, typed: Typed, limits: str,
     assert len(decided(search.output)) == rounds
 
 
-def test_a_higher_limit_lets_a_search_that_has_ended_go_on(search: Project, typed: Typed) -> None:
-    search.write(FILE.replace("rounds: 5", "rounds: 2"))
-    typed()
-    assert decision(search, 2)["ended"] == "the limit of 2 rounds is reached"
-    trials = len(search.trials())
-    search.write(FILE)
-    typed()
-    assert len(decided(search.output)) == 3
-    assert len(search.trials()) > trials
-    assert typed().started() == []
+@pytest.mark.parametrize(
+    ("limits", "higher", "rounds"),
+    [
+        ("rounds: 2", ["rounds: 5"], [2, 3]),
+        ("trials: 6", ["trials: 6, rounds: 9", "trials: 7", "trials: 50"], [2, 2, 3, 3]),
+        ("hours: 1e-9", ["hours: 2e-9", "rounds: 5"], [1, 1, 3]),
+    ],
+)
+def test_a_higher_limit_lets_a_search_that_has_ended_go_on(
+    search: Project, typed: Typed, limits: str, higher: list[str], rounds: list[int]
+) -> None:
+    for limit, count in zip([limits, *higher], rounds, strict=True):
+        search.write(FILE.replace("rounds: 5", limit))
+        typed()
+        assert len(decided(search.output)) == count, limit
+        assert len(search.trials()) == [0, 4, 6, 8][count], limit  # the directory of the decisions among them
+        assert typed().started() == []
 
 
 def test_a_python_function_decides(search: Project, typed: Typed) -> None:
