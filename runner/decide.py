@@ -12,7 +12,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,34 +166,19 @@ def _ask(decision: Decision, rows: Sequence[Record]) -> str:
     Raises:
         RunnerError: it failed.
     """
-    place = f"round {decision.number} of {decision.first.title}"
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as printed:
-        given.writelines(json.dumps(row).encode() + b"\n" for row in rows)
-        given.seek(0)
-        words = ["bash", "-c", decision.search.command]
-        with subprocess.Popen(words, stdin=given, stdout=printed, stderr=subprocess.PIPE) as process:
-            said = _pass_on(process)
-        printed.seek(0)
-        found = printed.read()
-    if process.returncode:
-        print(found.decode(errors="replace"), flush=True)
-        why = f": {said}" if said else "."
-        raise RunnerError(f"{place}: `next` failed with exit code {process.returncode}{why}")
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    result = subprocess.run(
+        ["bash", "-c", decision.search.command], input=lines.encode(), stdout=subprocess.PIPE, check=False
+    )
+    if result.returncode:
+        print(result.stdout.decode(errors="replace"), flush=True)
+        raise RunnerError(
+            f"round {decision.number} of {decision.first.title}: `next` failed with exit code {result.returncode}."
+        )
     try:
-        return found.decode()
+        return result.stdout.decode()
     except UnicodeDecodeError:
-        raise InputError(f"{place}: `next` printed no UTF-8.") from None
-
-
-def _pass_on(process: subprocess.Popen[bytes]) -> str:
-    """Lets through what `next` says on standard error; returns its last line, which tells why it failed."""
-    assert process.stderr is not None
-    said = ""
-    for line in process.stderr:
-        sys.stderr.buffer.write(line)
-        sys.stderr.flush()
-        said = line.decode(errors="replace").strip() or said
-    return said
+        raise InputError(f"round {decision.number} of {decision.first.title}: `next` printed no UTF-8.") from None
 
 
 def _rows(decision: Decision) -> list[Record]:

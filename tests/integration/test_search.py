@@ -151,14 +151,6 @@ def test_a_round_that_cannot_be_planned_is_decided_again(search: Project, typed:
     assert "train X_21" in typed().started()
 
 
-def test_why_next_failed_is_told(search: Project, typed: Typed) -> None:
-    search.write(FILE.replace("python next.py", "sort | wc -l; echo much >&2; echo no candidate is left >&2; exit 3"))
-    assert typed().code == 1
-    told = "round 1 of greedy: `next` failed with exit code 3: no candidate is left"
-    assert told in typed("status").out
-    assert search.log("search.greedy/round_1", "decide").split("\n")[:3] == ["much", "no candidate is left", "3"]
-
-
 def test_a_grid_that_is_none_fails_the_search_until_it_is_mended(search: Project, typed: Typed) -> None:
     search.write(FILE.replace("next: python next.py", "next: cat grid"))
     search.write("x: 2\ny: 1\n_tilte: a", "grid")
