@@ -197,7 +197,7 @@ def _check_params(names: Iterable[str], document: Document, parent: KeyPath) -> 
     for name in names:
         if not is_parameter_name(name):
             place = document.place((*parent, name))
-            rule = "letters, digits, - and _, but no _ at the beginning, which marks the runner's own keys"
+            rule = "letters, digits, -, _ and dots inside, but no _ at the beginning, which marks the runner's own keys"
             raise InputError(f"{place}: {name!r} is no parameter name; allowed: {rule}.")
 
 

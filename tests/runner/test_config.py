@@ -207,7 +207,7 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (
             HEAD + "default: {l r: 1}\n" + GRID,
             ", line 4, default.l r",
-            "no parameter name; allowed: letters, digits, - and _",
+            "no parameter name; allowed: letters, digits, -, _ and dots inside",
         ),
         (HEAD + 'default: {lr: "\\0"}\n' + GRID, ", line 4, default.lr", "holds a NUL character"),
         # resource
@@ -235,7 +235,7 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (HEAD + "---\nlr:\n  - 1\n  - [2]\n", ", line 7, lr.1", f"[2] is a list; {ONE_SCALAR}"),
         (HEAD + "---\nlr: {a: 1}\n", ", line 5, lr", "is a mapping; allowed: a value, a list of values, or one of"),
         (HEAD + '---\nlr: "\\0"\n', ", line 5, lr", "holds a NUL character"),
-        (HEAD + "---\nlr: 1\nl r: 1\n", ", line 6, l r", "allowed: letters, digits, - and _."),
+        (HEAD + "---\nlr: 1\nl r: 1\n", ", line 6, l r", "allowed: letters, digits, -, _ and dots inside."),
         (
             HEAD + "---\n_titel: x\nlr: 1\n",
             ", line 5, _titel",
