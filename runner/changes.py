@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _MLRUNNERS = re.compile(r"CUDA_VISIBLE_DEVICES=\S* (.*) > \S.* 2>&1", re.DOTALL)
+_ANY_TIME = r"\d{8}\.\d{6}"
 
 
 class Changes:
     """Compares the commands of the file with those that were run."""
 
-    def __init__(self) -> None:
+    def __init__(self, time: str) -> None:
+        """`time`: what {_time} is now; it is another one at each `run`, which makes no other command."""
+        self._time = re.escape(time)
         self._changed: dict[str, list[str]] = {}
 
     def note(self, trial: PlannedTrial) -> None:
@@ -34,8 +37,12 @@ class Changes:
             return
         scripts = (records.read_param(trial.directory) or {}).get("_scripts", {})
         for stage in due:
-            if stage in scripts and _command(scripts[stage]) != _command(trial.commands[stage]):
+            if stage in scripts and not self._is_same(scripts[stage], trial.commands[stage]):
                 self._changed.setdefault(stage, []).append(trial.name)
+
+    def _is_same(self, recorded: str, planned: str) -> bool:
+        then, now = _command(recorded), _command(planned)
+        return then == now or bool(re.fullmatch(re.escape(now).replace(self._time, _ANY_TIME), then))
 
     def lines(self) -> list[str]:
         """A line for each stage that changed."""

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     request = planning.read(options)
     console = Console(highlight=False, soft_wrap=True)
     _print_grids(console, request)
-    tally = Tally()
+    tally = Tally(request.time)
     for trial in request.trials(is_preview=True):
         tally.add(trial)
     tally.print(console)
@@ -47,10 +47,10 @@ def _print_grids(console: Console, request: Request) -> None:
 class Tally:
     """Counts what the output directory already has of the trials."""
 
-    def __init__(self) -> None:
+    def __init__(self, time: str) -> None:
         self.counts: Counter[str] = Counter()
         self.units = 0
-        self.changes = Changes()
+        self.changes = Changes(time)
         self.hashed: list[str] = []
         self.long: list[str] = []
 

@@ -17,17 +17,18 @@ from runner.values import is_parameter_name, text_of
 from runner.yamlfile import Document, parse_documents, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from runner.gather import Gather
     from runner.grid import Sweep
-    from runner.header import Header, NotifySpec, Resource
+    from runner.header import Header, NotifySpec, Resource, StageSpec
     from runner.options import StageOptions
     from runner.template import Template
     from runner.yamlfile import KeyPath
 
 RESERVED = frozenset({"_name", "_output", "_time", "_config"})  # placeholders that the runner fills
 _SHELL_WORDS = frozenset({"cd", "export", "source", "exec", "eval", "set", "trap", "if", "for", "while", "until"})
+_BACKGROUND = re.compile(r"[^&\\]&\s*\Z")
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -116,7 +117,17 @@ def load(path: Path, text: str | None = None, executor: str | None = None) -> Co
     searchfile.check(grids, sweeps, templates)
     for sweep, document in zip(config.sweeps, grids, strict=True):
         check_sweep(config, sweep, document, documents[0])
-    return config
+    return replace(config, warnings=[*config.warnings, *_shell_variables(config, documents[0])])
+
+
+def _shell_variables(config: Config, document: Document) -> Iterator[str]:
+    """Where an orphan stands as a variable of the shell's, which has no value there."""
+    for name in config.orphans():
+        for stage, parsed in config.templates.items():
+            text = "".join(part for part in parsed.parts if isinstance(part, str))
+            if found := re.search(rf"\$(?:{re.escape(name)}(?![\w-])|\{{{re.escape(name)}\}})", text):
+                place = document.place(("template", stage))
+                yield f"{place}: {found[0]} is a variable of the shell's; the parameter is {{{name}}}."
 
 
 def check_sweep(config: Config, sweep: Sweep, document: Document, head: Document) -> None:
@@ -135,7 +146,7 @@ def _templates(header: Header, document: Document) -> dict[str, Template]:
         place = document.place(("template", stage))
         if not _STAGE_NAME.match(stage):
             raise InputError(f"{place}: {stage!r} is no stage name; allowed: up to 64 letters, digits, - and _.")
-        command = spec if isinstance(spec, str) else spec.cmd
+        command = _command(spec)
         if not command.strip() or "\0" in command:
             raise InputError(f"{place}: the command is empty or holds a NUL character.")
         try:
@@ -147,22 +158,33 @@ def _templates(header: Header, document: Document) -> dict[str, Template]:
                 f"{place}: its lines become one, so that `{after}` is a part of `{before}`; end the line before with "
                 "`&&` or `;`, or with a backslash where it is meant so"
             )
-    _check_syntax(parsed, document)
+        if _BACKGROUND.search(command):
+            document.warnings.append(
+                f"{place}: ends with `&`, so that the stage is over at once, and what it has started is ended with it; "
+                "leave the `&` out."
+            )
+    _check_syntax(parsed, header, document)
     return parsed
+
+
+def _command(spec: str | StageSpec) -> str:
+    return spec if isinstance(spec, str) else spec.cmd
 
 
 def _is_command(word: str) -> bool:
     return word in _SHELL_WORDS or shutil.which(word) is not None
 
 
-def _check_syntax(templates: Mapping[str, Template], document: Document) -> None:
+def _check_syntax(templates: Mapping[str, Template], header: Header, document: Document) -> None:
     """bash can read every command; all are read at once, since that is the usual case."""
     commands = {stage: parsed.render(dict.fromkeys(parsed.names, 1)) for stage, parsed in templates.items()}
     if _syntax_error("\n".join(commands.values())) is None:
         return
     for stage, command in commands.items():
         if (said := _syntax_error(command)) is not None:
-            raise InputError(f"{document.place(('template', stage))}: bash cannot read the command: {said}")
+            is_joined = "\n" in _command(header.template[stage]).strip()
+            hint = "; its lines become one: end them with `;` or `&&`" if is_joined else ""
+            raise InputError(f"{document.place(('template', stage))}: bash cannot read the command: {said}{hint}.")
 
 
 def _syntax_error(commands: str) -> str | None:
@@ -175,7 +197,7 @@ def _check_params(names: Iterable[str], document: Document, parent: KeyPath) -> 
     for name in names:
         if not is_parameter_name(name):
             place = document.place((*parent, name))
-            rule = "letters, digits, - and _, but no _ at the beginning, which marks the runner's own keys"
+            rule = "letters, digits, -, _ and dots inside, but no _ at the beginning, which marks the runner's own keys"
             raise InputError(f"{place}: {name!r} is no parameter name; allowed: {rule}.")
 
 

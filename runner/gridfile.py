@@ -137,7 +137,7 @@ class _Reader:
 
     def _name(self, key: str, path: KeyPath) -> str:
         if not is_parameter_name(key):
-            raise self._error(path, f"{key!r} is no parameter name; allowed: letters, digits, - and _.")
+            raise self._error(path, f"{key!r} is no parameter name; allowed: letters, digits, -, _ and dots inside.")
         return key
 
     def _union(self, value: Any, path: KeyPath) -> Union:

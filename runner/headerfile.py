@@ -78,7 +78,8 @@ def _first_problem(error: ValidationError, document: Document) -> str:
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_keys_at(path).model_fields)
         hint = did_you_mean(str(path[-1]), allowed)
-        return f"{document.place(path)}: unknown key.{hint} Allowed: {', '.join(allowed)}."
+        grids = " Parameters of a grid stand below a line `---`." if len(path) == 1 and not hint else ""
+        return f"{document.place(path)}: unknown key.{hint} Allowed: {', '.join(allowed)}.{grids}"
     message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _plain(path, problem["msg"])
     return f"{document.place(path)}: {problem['input']!r} {message}."
 

@@ -37,6 +37,8 @@ class Page:
     is_new: bool = True  # without a directory: nothing there to be read
     quick: dict[str, int] = field(default_factory=dict)  # interruptions in a row, each soon after a start
     plan: str = ""  # whose recipe `param` shows
+    param: str = ""  # and its text, where it was written by this daemon
+    lines: str = ""  # of the attempts of this daemon
     code: str | None = None  # that the last attempt ran
     fallbacks: dict[str, int] = field(default_factory=dict)  # of each stage's commands for want of memory the next one
 
@@ -122,7 +124,7 @@ class Ledger:
         if tags.task is not None:
             record |= {"task": tags.task, "reached": tags.reached}
         page.code = tags.code
-        records.append_attempt(trial.directory, record)
+        page.lines += records.append_attempt(trial.directory, record)
         page.attempts[stage] = number
         page.stat[stage] = JobState.RUNNING
         records.write_stat(trial.directory, page.stat)
@@ -131,7 +133,7 @@ class Ledger:
     def note_process(self, job: Job, number: int, process: records.Record) -> None:
         """Records what it takes to find the attempt's process again."""
         record = {"event": "process", "stage": job.stage, "attempt": number, **process}
-        records.append_attempt(job.trial.directory, record)
+        self.page(job.trial).lines += records.append_attempt(job.trial.directory, record)
 
     def close(self, job: Job, number: int, outcome: Outcome, blocked: Iterable[Job]) -> None:
         """Records how an attempt ended, and what that blocks.
@@ -143,7 +145,9 @@ class Ledger:
         trial, stage = job
         page = self.page(trial)
         ended = _iso(time.time())
-        records.append_attempt(trial.directory, records.end_record(stage, number, outcome, ended))
+        if page.param and records.restore(trial.directory, page.param, page.lines):
+            page.plan = ""  # what else the next stage needs there is written again, too
+        page.lines += records.append_attempt(trial.directory, records.end_record(stage, number, outcome, ended))
         if not page.stat:  # an adopted attempt: its `stat` was not read yet
             page.stat = records.read_stat(trial.directory)
         page.stat[stage] = outcome.state
@@ -159,7 +163,7 @@ class Ledger:
         own = {"_name": trial.name, "_output": trial.output, "_time": plan_time}
         if trial.round:
             own["_round"] = str(trial.round)
-        records.write_param(trial.directory, recipe.params, own, (old.get("_scripts") or {}) | scripts)
+        page.param = records.write_param(trial.directory, recipe.params, own, (old.get("_scripts") or {}) | scripts)
         if recipe.needs_config:
             records.replace_text(f"{trial.directory}/{CONFIG_FILE}", yamlfile.dump(nested(recipe.params)))
         if not page.is_new:

@@ -80,15 +80,15 @@ def _read_mapping(path: str) -> Record | None:
     return value
 
 
-def write_param(
-    directory: str, params: Mapping[str, Value], own: Mapping[str, str], scripts: Mapping[str, str]
-) -> None:
-    """Replaces `param`: the parameters, then the runner's `own` keys and the shell line of each stage."""
+def write_param(directory: str, params: Mapping[str, Value], own: Mapping[str, str], scripts: Mapping[str, str]) -> str:
+    """Replaces `param`: the parameters, then the runner's `own` keys and the shell line of each stage; returns it."""
     lines = [f"{_key(key)}: {_scalar(value)}\n" for key, value in params.items()]
     lines += [f"{key}: {_quoted(text)}\n" for key, text in own.items()]
     lines.append("_scripts:\n" if scripts else "_scripts: {}\n")
     lines += [f"  {_key(stage)}: {_quoted(command)}\n" for stage, command in scripts.items()]
-    replace_text(f"{directory}/param", "".join(lines))
+    text = "".join(lines)
+    replace_text(f"{directory}/param", text)
+    return text
 
 
 def replace_text(path: str, text: str) -> None:
@@ -172,9 +172,25 @@ def attempts_file(directory: str) -> str:
     return f"{directory}/attempts"
 
 
-def append_attempt(directory: str, record: Record) -> None:
-    """Adds one record to the trial's attempts."""
-    append_line(attempts_file(directory), (json.dumps(record) + "\n").encode())
+def append_attempt(directory: str, record: Record) -> str:
+    """Adds one record to the trial's attempts; returns the line."""
+    line = json.dumps(record) + "\n"
+    append_line(attempts_file(directory), line.encode())
+    return line
+
+
+def restore(directory: str, param: str, attempts: str) -> bool:
+    """Writes both again where a command has emptied its own directory; False where there is no need.
+
+    Since then its shell has added the exit code to what it took for a new file of attempts.
+    """
+    path = attempts_file(directory)
+    if os.path.exists(f"{directory}/param") or not os.path.exists(path):  # noqa: PTH110 - called for every attempt
+        return False
+    since = b"".join(line + b"\n" for line in whole_lines(path)).decode()
+    replace_text(path, attempts + since)
+    replace_text(f"{directory}/param", param)
+    return True
 
 
 @functools.lru_cache(maxsize=256)

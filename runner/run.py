@@ -86,7 +86,7 @@ def _run(request: Request, trials: list[PlannedTrial], places: Places, console: 
         _greet(console, request, trials, places.origin)
         console.print(Text(said), soft_wrap=True)
         return EXIT_OK
-    changes = _changes(trials)  # reads records, which may be damaged: before anything is asked for
+    changes = _changes(trials, request.time)  # reads records, which may be damaged: before anything is asked for
     channel, request, trials, answer = handover.hand_over(request, trials, places)
     _greet(console, request, trials, places.origin)
     _tell_difference(console, answer.get("difference") or {})
@@ -184,8 +184,8 @@ _DIFFERENCE = {
 }
 
 
-def _changes(trials: Sequence[PlannedTrial]) -> list[str]:
-    changes = Changes()
+def _changes(trials: Sequence[PlannedTrial], time: str) -> list[str]:
+    changes = Changes(time)
     for trial in trials:
         changes.note(trial)
     return list(changes.lines())

@@ -108,6 +108,7 @@ _NOISE = re.compile(
     r"|HYDRA_FULL_ERROR|TORCH_USE_CUDA_DSA|CUDA_LAUNCH_BLOCKING|CUDA kernel errors might be|torch[./]distributed[./]"
     r"|^(?:\[rank\d+\]:)?\[W\d+|^[WE]\d{4} |^srun: |^make(?:\[\d+\])?: \*\*\*|^ERROR conda|closing signal SIGTERM"
     r"|^(?:Failures|Root Cause .*):$|^\S+ FAILED$|destroy_process_group|^\s*$|\d+%\|"
+    r"|^run: error: round \d+ of .*: `next` failed with exit code "  # which has said why, above
 )
 _GOT_OVER = re.compile(r"skip|retr(?:y|ies)|reduc|halv|fall(?:ing)? ?back|smaller batch|recover", re.IGNORECASE)
 _LOSS_IS_NAN = re.compile(r"\bloss\b[^a-z]{0,5}(?:is |became |was )?(?:nan|[-+]?inf)\b", re.IGNORECASE)

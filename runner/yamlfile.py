@@ -31,6 +31,14 @@ _FLOAT = re.compile(
 _INT = re.compile(r"^[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|\d[\d_]*)$")
 _SEXAGESIMAL = re.compile(r"^[-+]?\d[\d_]*(?::[0-5]?\d)+(?:\.\d*)?$")
 _BOOL_WORDS = {"yes", "no", "on", "off"}
+# What libyaml says where a plain text holds, or begins with, what means something in YAML.
+_WANTS_QUOTES = {
+    "mapping values are not allowed in this context",
+    "found character that cannot start any token",
+    "did not find expected alphabetic or numeric character",
+    "did not find expected key",
+}
+_QUOTE = "text that holds `: `, or begins with one of \" ' { [ * & % @ `, must stand in quotes, or below a `>`"
 _STANDARD_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 _BaseLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -257,7 +265,8 @@ def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     if mark and line[mark.column : mark.column + 1] == "\t":
         return "a tab; YAML is indented with spaces"
-    return error.problem or str(error.context)
+    problem = error.problem or str(error.context)
+    return f"{problem}; {_QUOTE}" if problem in _WANTS_QUOTES else problem
 
 
 def load(text: str) -> Any:

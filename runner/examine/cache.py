@@ -26,7 +26,7 @@ from runner.examine.columns import GROUPS, METRICS, PARAM, SUMMARY, Column, Tria
 from runner.examine.tables import ABSENT
 
 _FILE = ".runner/results.cache"
-_VERSION = 2
+_VERSION = 3
 _WHOLE, _REAL, _TEXT, _ANY = "<i8", "<f8", "text", "json"
 """The kinds of columns: numbers; places in a table of texts; JSON in the header."""
 _WIDTH = 8

@@ -17,10 +17,12 @@ from runner.examine import cachefile, facts, readers
 from runner.examine.cachefile import Signature
 from runner.examine.metrics import METRICS_FILE, NOT_RESULTS, last_cells, read_evaluation, read_metrics
 from runner.examine.readers import SHARED_DIRECTORY, natural_key, shared_directories, shared_name, trial_directories
-from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_scalars
+from runner.examine.sources import JSONL_FILE, frame_of, is_event_file, jsonl_rows, last_values, read_scalars
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from runner.examine.columns import Builder, Trials
 
@@ -236,7 +238,8 @@ def _add_slowly(directory: Path, source: str, trial: _Trial) -> None:
         if source == METRICS_FILE:
             trial.metrics = _summaries(read_metrics(directory), last_cells(directory / METRICS_FILE))
         elif source == JSONL_FILE:
-            trial.metrics = _summaries(read_jsonl(directory / JSONL_FILE), {})
+            rows = jsonl_rows(directory / JSONL_FILE)
+            trial.metrics = _summaries(frame_of(rows), last_values(rows))
         else:
             trial.metrics = _scalar_summaries(directory)
     except (ValueError, OSError) as error:
@@ -244,19 +247,15 @@ def _add_slowly(directory: Path, source: str, trial: _Trial) -> None:
 
 
 def _scalar_summaries(directory: Path) -> dict[str, Any]:
-    from runner.examine import batch
-
     return {
-        tag: batch.summary_of(scalars.steps.astype(float), scalars.values)
+        tag: _summary(scalars.steps.astype(float), scalars.values.astype(float), float(scalars.values[-1]))
         for tag, scalars in read_scalars(directory).items()
-        if tag not in NOT_RESULTS and (scalars.values == scalars.values).any()
+        if tag not in NOT_RESULTS and len(scalars.values)
     }
 
 
 def _summaries(frame: pd.DataFrame, last: Mapping[str, Any]) -> dict[str, Any]:
-    """The summaries of a frame's columns; where the last thing that was written is no number, it is the last value."""
-    from runner.examine import batch
-
+    """The summaries of a frame's columns, given what was written last in each."""
     found: dict[str, Any] = {}
     steps = frame["step"].to_numpy(float) if "step" in frame else frame.index.to_numpy(float)
     for name in frame.columns:
@@ -267,11 +266,16 @@ def _summaries(frame: pd.DataFrame, last: Mapping[str, Any]) -> dict[str, Any]:
                 found[name] = [last[name], steps[-1], None, None, None, None]
             continue
         values = frame[name].to_numpy(float)
-        end = last.get(name)
-        if (values == values).any():
-            found[name] = batch.summary_of(steps, values)
-            if end != end:
-                found[name][:2] = [end, float(steps[-1])]
-        elif end is not None:
-            found[name] = [end, float(steps[-1]), None, None, None, None]
+        if name in last or (values == values).any():
+            found[name] = _summary(steps, values, last.get(name))
     return found
+
+
+def _summary(steps: NDArray[np.float64], values: NDArray[np.float64], last: Any) -> list[Any]:
+    """One column's summary; where the last thing that was written is no number, it is the last value."""
+    from runner.examine import batch
+
+    if not (values == values).any():
+        return [last, float(steps[-1]), None, None, None, None]
+    found = batch.summary_of(steps, values)
+    return [last, float(steps[-1]), *found[2:]] if last != last else found

@@ -34,6 +34,8 @@ def check_columns(table: pd.DataFrame, names: Iterable[str]) -> None:
     from runner.errors import did_you_mean
 
     for name in names:
+        if name in table.attrs.get("constants", ()):
+            raise InputError(f"{name}: is the same in all of these trials, and so no column of their table.")
         if name not in table.columns:
             raise InputError(f"{name}: no such column.{did_you_mean(str(name), map(str, table.columns))}")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runner.examine.readers import latest_log
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from runner.examine.results import Experiment
+
+Row: TypeAlias = "dict[str, float]"
 
 JSONL_FILE = "metrics.jsonl"
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|nan|inf|NaN|Infinity)"
@@ -48,6 +51,14 @@ def read_jsonl(path: str | Path) -> pd.DataFrame:
     line's number. Values that are no numbers are left out, as is a last line that is being written; rows of the same
     step are joined. Raises ValueError where a whole line is no JSON object.
     """
+    return frame_of(jsonl_rows(path))
+
+
+def jsonl_rows(path: str | Path) -> list[Row]:
+    """Return the numbers of each line of a file of JSON objects, as they stand there.
+
+    Raises ValueError where a whole line is no JSON object.
+    """
     rows = []
     content = Path(path).read_bytes()
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
@@ -58,23 +69,36 @@ def read_jsonl(path: str | Path) -> pd.DataFrame:
             rows.append({key: value for key, value in row.items() if _is_number(value)})
         except (ValueError, AttributeError):
             raise ValueError(f"line {number} is no JSON object") from None
-    return _frame(rows)
+    return _with_steps(rows)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _with_steps(rows: list[Row]) -> list[Row]:
+    """The rows with their step, whatever it is called there; without any they are counted."""
+    name = next((name for name in _STEPS if any(name in row for row in rows)), None)
+    if name is None:
+        return [{"step": number, **row} for number, row in enumerate(rows, start=1)]
+    # A line without the step, such as one of settings before the first, is none of the rows.
+    return [{"step": row.pop(name), **row} for row in rows if not math.isnan(row.get(name, math.nan))]
+
+
+def last_values(rows: list[Row]) -> Row:
+    """Return the last value of each number that was written, also where that is NaN."""
+    last: Row = {}
+    for row in rows:
+        last |= row
+    last.pop("step", None)
+    return last
+
+
+def frame_of(rows: list[Row]) -> pd.DataFrame:
+    """Return rows as a table, one row per step, steps ascending."""
     import pandas as pd
 
-    name = next((name for name in _STEPS if any(name in row for row in rows)), None)
-    # A line without the step, such as one of settings before the first, is none of the rows.
-    frame = pd.DataFrame([row for row in rows if name is None or name in row])
-    if name is None:
-        frame.insert(0, "step", range(1, len(frame) + 1))
-        return frame
-    frame = frame[frame[name].notna()].rename(columns={name: "step"})
+    frame = pd.DataFrame(rows, columns=None if rows else ["step"])
     frame = frame.groupby("step", sort=True).last().reset_index()
     if frame["step"].dtype.kind == "f" and (frame["step"] % 1 == 0).all():
         frame = frame.astype({"step": "int64"})
@@ -91,17 +115,21 @@ def read_log(path: str | Path, pattern: str | re.Pattern[str] = KEY_VALUE) -> pd
     Raises:
         ValueError: the pattern has no named group.
     """
+    return frame_of(_log_rows(path, pattern))
+
+
+def _log_rows(path: str | Path, pattern: str | re.Pattern[str]) -> list[Row]:
     compiled = re.compile(PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern)
     if not compiled.groupindex:
         raise ValueError(f"pattern {compiled.pattern!r} has no named group, such as (?P<loss>[0-9.]+)")
     text = Path(path).read_bytes().decode("utf-8", "replace")
     # A progress bar overwrites its line: each state of it counts as a line.
     lines = re.split(r"[\r\n]+", text[: max(text.rfind("\n"), text.rfind("\r")) + 1])
-    return _frame([row for line in lines if (row := _numbers_in(compiled, line))])
+    return _with_steps([row for line in lines if (row := _numbers_in(compiled, line))])
 
 
-def _numbers_in(pattern: re.Pattern[str], line: str) -> dict[str, float]:
-    row: dict[str, float] = {}
+def _numbers_in(pattern: re.Pattern[str], line: str) -> Row:
+    row: Row = {}
     for found in pattern.finditer(line):
         groups = found.groupdict()
         pairs = {groups["name"]: groups["value"]} if groups.keys() == {"name", "value"} else groups
@@ -125,9 +153,8 @@ def log_metrics(
         log = latest_log(stage, path)
         if log is None:
             return
-        frame = read_log(log, pattern)
-        experiment.cache["log"] = frame
-        for name in frame.columns.drop("step"):
-            experiment.metric[name] = float(frame[name].dropna().iloc[-1])
+        rows = _log_rows(log, pattern)
+        experiment.cache["log"] = frame_of(rows)
+        experiment.metric.update(last_values(rows))
 
     return parse

@@ -151,6 +151,7 @@ def without_constants(frame: pd.DataFrame) -> pd.DataFrame:
             kept.append(name)
     concise = frame[kept]
     concise.attrs = {kind: [name for name in names if name in kept] for kind, names in frame.attrs.items()}
+    concise.attrs["constants"] = [name for name in frame.columns if name not in kept]
     return concise
 
 

@@ -113,7 +113,7 @@ def of_file(path: Path) -> Space:
 
 def _axis(place: str, name: str, found: Any) -> Choices | Range:
     if not is_parameter_name(str(name)):
-        raise InputError(f"{place}: {name!r} is no parameter name; allowed: letters, digits, - and _.")
+        raise InputError(f"{place}: {name!r} is no parameter name; allowed: letters, digits, -, _ and dots inside.")
     if isinstance(found, list) and found and not any(isinstance(value, list | dict) for value in found):
         return Choices(tuple(found))
     if not isinstance(found, dict):

@@ -104,11 +104,27 @@ CASES: list[tuple[str, str | bytes, list[str]]] = [
     ("a local tag", T + "---\nlr: !mine 3\n", ["line 3", "!mine", "not allowed"]),
     ("unknown anchor", T + "---\nlr: *nothing\n", ["line 3", "undefined alias"]),
     ("an anchor in itself", T + "---\nlr: &a [*a]\n", ["line 3", "anchor inside itself"]),
+    (
+        "a colon in a command",
+        "template: {}\n".replace("{}", "\n  a: echo lr: {lr}") + GRID,
+        ["line 2", "not YAML", "quotes"],
+    ),
+    ("no line ---", T + "lr: [1, 2]\n", ["line 2, lr: unknown key", "Parameters of a grid stand below a line `---`."]),
     ("a key that is a list", T + "---\n? [a, b]\n: 1\n", ["line 3", "a key must be a name"]),
     (
         "a block that does not end",
         "template:\n  b: 'true'\n  a: 'for x in 1 2; do echo {lr}'\n" + GRID,
         ["line 3", "template.a", "bash cannot read the command", "end of file"],
+    ),
+    (
+        "a block of several lines",
+        "template:\n  a: |\n    for x in 1 2; do\n      echo {lr}\n    done\n" + GRID,
+        [
+            "line 2",
+            "template.a",
+            "bash cannot read the command",
+            "end of file; its lines become one: end them with `;`",
+        ],
     ),
     (
         "a backslash where YAML joins the lines",

@@ -8,6 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from runner import client
 from runner.cli import main
@@ -32,6 +33,20 @@ def test_a_command_that_deletes_its_directory_fails_alone(project: Project) -> N
     assert "Traceback" not in result.stderr
     assert [project.stat(f"X_{x}") for x in (2, 3)] == [{"a": "finished", "b": "finished"}] * 2
     assert not (project.output / "X_1").exists()
+
+
+def test_a_command_that_empties_its_directory_keeps_its_records(project: Project) -> None:
+    project.write(
+        "template:\n  a: rm -rf {_output} && mkdir {_output} && echo {x} > {_output}/said\n  b: cat {_config}\n"
+        "  c: rm -rf {_output}/*\nresource: {cpu: 2}\n---\nx: [1, 2]\n"
+    )
+    for number in (1, 2):
+        result = project.run("-f")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert project.stat("X_1") == {"a": "finished", "b": "finished", "c": "finished"}
+        assert yaml.safe_load((project.output / "X_1" / "param").read_text())["x"] == 1
+        assert [record["stage"] for record in project.attempts("X_1", "start")] == ["a", "b", "c"]
+        assert [record["attempt"] for record in project.attempts("X_1", "end")] == [number] * 3
 
 
 def test_a_command_too_long_for_linux_is_bad_input(project: Project) -> None:

@@ -178,6 +178,8 @@ def test_tensorboard_sync(ran: Project, typed: Typed) -> None:
         (["compare", "Lr_1-Seed_0", "Lr_1-Seed_9"], "Lr_1-Seed_9: no such trial in output. Did you mean"),
         (["compare", "../output/Lr_1-Seed_0", "Lr_1-Seed_0"], "no such trial"),
         (["plot", "los"], "los: no such column"),
+        (["plot", "loss", "Lr_1*", "--x", "lr"], "lr: is the same in all of these trials"),
+        (["plot", "loss", "--against", "gpu_hours"], "gpu_hours: is the same in all of these trials"),
         (["plot", "loss", "--y", "lr"], "--y: needs --x"),
         (["plot", "loss", "--x", "state"], "state: is no numeric parameter"),
         (["plot", "loss", "--save", "a.xyz"], "--save a.xyz: no such kind of file. Allowed: ."),

@@ -163,6 +163,11 @@ def test_a_grid_that_is_none_fails_the_search_until_it_is_mended(search: Project
     assert "train X_2" in typed().started()
 
 
+def test_what_next_said_last_tells_why_it_failed(search: Project, typed: Typed) -> None:
+    search.write(FILE.replace("next: python next.py", "next: echo no grid is left >&2; false"))
+    assert "no grid is left\n  exit code 1, log: " in typed().out
+
+
 @pytest.mark.parametrize(
     ("limits", "rounds", "ended"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 from typing import TYPE_CHECKING
@@ -81,6 +82,16 @@ def test_check_of_a_title_counts_that_grid_alone(ran: Project, typed: Typed) -> 
         "trials: 2 (2 done)",
     ]
     assert typed("check", "-t", "none").code == 2
+
+
+def test_the_time_of_a_run_makes_no_other_command(project: Project, typed: Typed) -> None:
+    project.write("template: {go: 'echo {_time}', then: 'echo at {_time}'}\nresource: {cpu: 1}\n---\nlr: 1\n")
+    assert typed().code == 0
+    param = project.output / "Lr_1" / "param"
+    param.write_text(re.sub(r"\d{8}\.\d{6}", "20240131.000000", param.read_text()))
+    assert "another command" not in typed().out
+    param.write_text(param.read_text().replace("echo at", "echo once at"))
+    assert "Finished with another command of `then`" in typed("check").out
 
 
 def test_check_tells_which_commands_changed(ran: Project, typed: Typed) -> None:

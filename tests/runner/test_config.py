@@ -1,5 +1,6 @@
 """params.yaml: what is right is read, and what is wrong is told with file, line, key and a hint."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,23 @@ def test_a_grid_of_one_trial_has_scalars(tmp_path: Path) -> None:
 def test_parameters_that_no_command_uses_are_orphans_in_the_files_order(tmp_path: Path) -> None:
     loaded = load(tmp_path, HEAD + "default: {seed: 0, lr: 1, beta: 2}\n---\nzeta: 1\nlr: 1\n---\nalpha: 1\n")
     assert loaded.orphans() == ["zeta", "alpha", "seed", "beta"]
+
+
+@pytest.mark.parametrize(
+    ("command", "warning"),
+    [
+        ("run --lr $lr", "train: $lr is a variable of the shell's; the parameter is {lr}."),
+        ("run ${lr} x", "train: ${lr} is a variable of the shell's; the parameter is {lr}."),
+        ("nohup run {lr} > {_output}/x &", "train: ends with `&`, so that the stage is over at once"),
+        ("lr={lr}; run $lr", None),
+        ("run {lr} & wait", None),
+        ("run {lr} &&\n eval", None),
+        ("run $lrs {lr}", None),
+    ],
+)
+def test_what_a_shell_takes_otherwise_is_warned_of(tmp_path: Path, command: str, warning: str | None) -> None:
+    said = load(tmp_path, f"template: {json.dumps({'train': command})}\n---\nlr: 1\n").warnings
+    assert [text.partition(", template.")[2][: len(warning or "")] for text in said] == ([warning] if warning else [])
 
 
 def test_a_flag_uses_its_parameter(tmp_path: Path) -> None:
@@ -209,7 +227,7 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (
             HEAD + "default: {l r: 1}\n" + GRID,
             ", line 4, default.l r",
-            "no parameter name; allowed: letters, digits, - and _",
+            "no parameter name; allowed: letters, digits, -, _ and dots inside",
         ),
         (HEAD + 'default: {lr: "\\0"}\n' + GRID, ", line 4, default.lr", "holds a NUL character"),
         # resource
@@ -237,7 +255,7 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (HEAD + "---\nlr:\n  - 1\n  - [2]\n", ", line 7, lr.1", f"[2] is a list; {ONE_SCALAR}"),
         (HEAD + "---\nlr: {a: 1}\n", ", line 5, lr", "is a mapping; allowed: a value, a list of values, or one of"),
         (HEAD + '---\nlr: "\\0"\n', ", line 5, lr", "holds a NUL character"),
-        (HEAD + "---\nlr: 1\nl r: 1\n", ", line 6, l r", "allowed: letters, digits, - and _."),
+        (HEAD + "---\nlr: 1\nl r: 1\n", ", line 6, l r", "allowed: letters, digits, -, _ and dots inside."),
         (
             HEAD + "---\n_titel: x\nlr: 1\n",
             ", line 5, _titel",

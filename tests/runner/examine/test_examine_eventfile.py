@@ -145,3 +145,11 @@ def test_event_files_are_a_trials_metrics_where_it_has_no_others(make_trial: Any
     frame = curves(output)
     assert frame["step"].tolist() == [1, 2]
     assert frame["loss/val"].tolist() == [1, 0]
+
+
+def test_a_scalar_that_ends_in_nan_is_nan_in_the_table(make_trial: Any, output: Path) -> None:
+    path = make_trial("a", {"x": 1})
+    (path / "events.out.tfevents.1").write_bytes(scalar("loss", 1, 2.0) + scalar("loss", 2, float("nan")))
+    row: Any = wide_table(output, concise=False).loc["a"]
+    assert str(row["loss"]) == "nan"
+    assert row[["loss_step", "loss_best", "loss_best_step"]].tolist() == [2, 2, 1]

@@ -51,6 +51,18 @@ def test_a_log_parser_for_the_examiner(make_trial: Any, output: Path) -> None:
     assert len(examiner.experiments["a"].cache["log"]) == 2
 
 
+def test_the_last_number_of_a_log_may_be_nan(make_trial: Any, output: Path) -> None:
+    make_trial("a", {"x": 1}, {"log.a.20261121.120000": "lr=1 step=1 loss=2\nstep=2 loss=nan\n"})
+    make_trial("b", {"x": 2}, {"log.a.20261121.120000": "loss=nan\n"})
+    # The second epoch counts its steps anew.
+    make_trial("c", {"x": 3}, {"log.a.20261121.120000": "step=1 loss=4\nstep=2 loss=3\nstep=1 loss=1\n"})
+    examiner = Examiner()
+    examiner.add(log_metrics("a"))
+    examiner.exam(output)
+    assert examiner.errors == []
+    assert [str(experiment.metric["loss"]) for experiment in examiner.experiments.values()] == ["nan", "nan", "1.0"]
+
+
 def test_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(

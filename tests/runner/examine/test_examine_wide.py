@@ -117,6 +117,22 @@ def test_metrics_of_other_kinds(make_trial: Any, output: Path, name: str, conten
     assert curves(output)["loss"].tolist() == [3, 2.5]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.csv", "step,loss\n1,2\n2,nan\n"),
+        ("metrics.jsonl", '{"step": 1, "loss": 2}\n{"step": 2, "loss": NaN}\n{"step": 2, "acc": 1}\n'),
+    ],
+)
+def test_a_loss_that_ends_in_nan_is_nan_whatever_file_tells_it(
+    make_trial: Any, output: Path, name: str, content: str
+) -> None:
+    make_trial("a", {"x": 1}, {name: content})
+    row: Any = wide_table(output, concise=False).loc["a"]
+    assert math.isnan(row["loss"])
+    assert row[["loss_step", "loss_best", "loss_best_step"]].tolist() == [2, 2, 1]
+
+
 def test_curves_are_long_and_tidy(make_trial: Any, output: Path) -> None:
     make_trial("a", {"lr": 0.1, "depth": 1}, {"metrics.csv": ROWS})
     make_trial("b", {"lr": 0.2}, {"metrics.csv": "step,lr,loss,val_loss\n1,0.2,2,\n2,0.2,1,1.5\n1,0.2,9,\n"})
