@@ -139,11 +139,11 @@ class Attempts:
         """When the GPUs are to be looked at again; None: not before something happens."""
         return self._gpus.next_look()
 
-    def look_at_gpus(self, now: float) -> None:
+    def look_at_gpus(self, now: float, may_start: bool) -> None:
         """Tells the scheduler which GPUs may be used, if it is time, and ends what has lost its own."""
         look_at = self._gpus.next_look()
         if look_at is not None and now >= look_at:
-            for native_id in self._gpus.look(now):
+            for native_id in self._gpus.look(now, may_start):
                 self.end(self._running[native_id], Ending.LOST, now)
 
     def _fallbacks(self, item: Running) -> int:

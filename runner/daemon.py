@@ -195,7 +195,7 @@ class Daemon:
         """Does what is due; returns after how many seconds it must be called again, None: when something happens."""
         now = boot_seconds()
         self._shortage.try_again(now)
-        self._attempts.look_at_gpus(now)
+        self._attempts.look_at_gpus(now, may_start=not self._shortage.lasts(now))
         if not self._has_left:
             self._batches.settle()
         if not self._shortage.lasts(now):

@@ -50,8 +50,11 @@ class GpuWork:
         """When to look again, on the clock since boot."""
         return self._desk.next_look(self._scheduler.waits_for_gpu)
 
-    def look(self, now: float) -> list[int]:
-        """Tells the scheduler what may be used; returns the native ids of attempts whose GPU is lost."""
+    def look(self, now: float, may_start: bool = True) -> list[int]:
+        """Tells the scheduler what may be used; returns the native ids of attempts whose GPU is lost.
+
+        Where nothing `may_start`, whatever is free, no other daemon is to leave a GPU to this one.
+        """
         lost: list[int] = []
         try:
             seen = self._desk.look(now)
@@ -59,7 +62,7 @@ class GpuWork:
             self._scheduler.set_cards(seen.cards)
             self._learn_meanwhile(seen.steady)
             self._give_back()
-            self._desk.wait_for(self._scheduler.gpu_wish(now), now)
+            self._desk.wait_for(self._scheduler.gpu_wish(now) if may_start else None, now)
         except SystemFaultError as error:
             self._tell_fault(error)
             self._scheduler.set_cards([])

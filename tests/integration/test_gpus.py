@@ -330,6 +330,26 @@ def test_who_comes_later_need_not_wait_until_the_first_is_through(
         assert project.run("wait", "-o", name).returncode == 0
 
 
+def test_a_daemon_that_can_start_nothing_holds_up_nobody(
+    machine: Callable[..., FakeNvml], project: Project, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno\nimport runner.launching\n\n\ndef launch(*_):\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n\n\n"
+        "runner.launching.Launcher.launch = launch\n"
+    )
+    project.environment["PYTHONPATH"] = os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")])
+    leases = Path(project.environment["RUNNER_LEASES"])
+    leases.mkdir()
+    leases.chmod(0o1777)
+    project.write("template:\n  a: 'true'\n---\nn: [0, 1]\n")
+    assert project.run("--detach").returncode == 0
+    log = project.output / ".runner" / "daemon.log"
+    until(lambda: "Nothing starts until this is over" in log.read_text(), log.read_text)
+    until(lambda: looks(leases) == [], lambda: looks(leases))
+
+
 def test_a_new_daemon_goes_on_watching_what_it_finds_running(
     machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
 ) -> None:
