@@ -110,8 +110,10 @@ class GpuWork:
         if seen is not None and (was_oom or outcome.state is JobState.COMPLETED):
             self._learn(item, seen, was_oom, None if was_oom else outcome.seconds)
         learning = self._scheduler.learning
-        if was_oom and seen is not None and learning.was_oom(item.job, seen.most, seen.card_mib, seen.cards_mib):
-            return replace(outcome, state=JobState.INTERRUPTED, fallback=item.fallback)
+        if was_oom and seen is not None:
+            count = len(item.slot.shares)
+            if learning.was_oom(item.job, seen.most, seen.card_mib, seen.cards_mib, count):
+                return replace(outcome, state=JobState.INTERRUPTED, fallback=item.fallback)
         if was_oom and item.fallback < fallbacks:
             return replace(outcome, state=JobState.INTERRUPTED, fallback=item.fallback + 1)
         if outcome.state is not JobState.INTERRUPTED:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveFloat, PositiveInt, StrictBool, TypeAdapter
 
 from runner.appendfile import append_line, whole_lines
-from runner.devices import allowed
 from runner.eligibility import Patience, judge, remember
 from runner.fairness import Holding, precedences
 from runner.gpus import lineage
@@ -20,7 +19,7 @@ from runner.gpus.leases import LeaseStore, claims
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Sampler, Usage, process_table
 from runner.gpus.waiting import WaitingRoom
-from runner.gpuwish import cards
+from runner.gpuwish import cards, meant, sizes_mib
 from runner.packing import Growth, Sample, is_settling
 from runner.process import boot_seconds
 
@@ -74,7 +73,7 @@ class Seen:
     level: int  # it was one of so many for most of its time
     most: int  # and one of so many at most
     card_mib: int | None  # the memory of its smallest card
-    cards_mib: list[int | None]  # that of all cards of the machine
+    cards_mib: list[int | None]  # that of all cards that its run may have
     is_adopted: bool = False  # it began before anybody who is here now looked
 
     @property
@@ -204,18 +203,17 @@ class GpuDesk:
         known = [size for size in own if size is not None]
         smallest_mib = min(known) if known else None
         is_adopted = attempt.lease is None
-        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, list(sizes.values()), is_adopted)
+        assert self._wish is not None
+        cards_mib = sizes_mib(self._wish, self._snapshot)
+        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, cards_mib, is_adopted)
 
     def places(self) -> list[GpuPlace]:
         """Every GPU that is meant, in the state of the last look."""
         if self._wish is None or self._snapshot is None:
             return []
-        conditions = self._wish.conditions()
-        shown = {device.uuid for device in allowed(self._wish.limit, self._snapshot.usable())}
         return [
             GpuPlace(f"gpu {device.index}", device.name, device.used_mib, device.total_mib, self._reason(device.uuid))
-            for device in self._snapshot.usable()
-            if conditions.means(device) and device.uuid in shown
+            for device in meant(self._wish, self._snapshot)
         ]
 
     def _first(self, records: Sequence[LeaseRecord], waiters: Sequence[Waiter]) -> Mapping[str, Precedence]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pynvml
 import pytest
 
+from runner.devices import Limit
 from runner.gpus.desk import GpuDesk
 from runner.gpuwish import GpuWish
 from runner.packing import STEADY_S, WHOLE
@@ -38,6 +39,28 @@ def test_one_look_that_errs_interrupts_nothing(desk: tuple[GpuDesk, FakeNvml]) -
     fake.fail("*", uuid(0), pynvml.NVML_ERROR_UNKNOWN)
     assert one.look(101.0).lost == []
     assert one.look(101.5).lost == [os.getpid()]
+
+
+@pytest.mark.parametrize(
+    ("wish", "cards_mib"),
+    [
+        (GpuWish(), [24_000, 80_000, 80_000]),
+        (GpuWish(("0",)), [24_000]),
+        (GpuWish(("0,1", "2")), [24_000, 80_000]),
+        (GpuWish(limit=Limit("2,0")), [24_000, 80_000]),
+    ],
+)
+def test_the_cards_on_which_an_attempt_could_run_again_are_those_of_its_run(
+    fake_nvml: Callable[..., FakeNvml], wish: GpuWish, cards_mib: list[int]
+) -> None:
+    fake_nvml(FakeGpu(0, total_mib=24_000), FakeGpu(1, total_mib=80_000), FakeGpu(2, total_mib=80_000))
+    desk = GpuDesk(print)
+    desk.ask(wish)
+    desk.begin(os.getpid(), {uuid(0): WHOLE}, None, None)
+    seen = desk.end(os.getpid())
+    assert seen is not None
+    assert (seen.card_mib, seen.cards_mib) == (24_000, cards_mib)
+    pynvml.nvmlShutdown()
 
 
 @pytest.mark.parametrize("utilization", [60, 0])
