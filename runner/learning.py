@@ -73,9 +73,11 @@ class Learning:
     ) -> bool:
         """Takes in that a job was out of memory as one of `level` on one of its `count` cards; whether it runs again.
 
-        It does so alone where it was beside others, and on larger cards where it was alone and there are enough.
+        It does so alone where it was beside others, and on larger cards where it was alone and there are enough. Beside
+        what takes no heed of leases it does so once.
         """
-        runs_again, min_total_mib = after_oom(level == 1, card_mib, cards_mib, count)
+        was_alone = level == 1 or (job.trial.key, job.stage) in self._again
+        runs_again, min_total_mib = after_oom(was_alone, card_mib, cards_mib, count)
         if runs_again:
             self._again[job.trial.key, job.stage] = _Again(min_total_mib)
         return runs_again

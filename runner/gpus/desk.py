@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveFloat, PositiveInt, StrictBool, TypeAdapter
 
 from runner.appendfile import append_line, whole_lines
-from runner.eligibility import Patience, judge, remember
+from runner.eligibility import Patience, judge, remember, strangers
 from runner.fairness import Holding, precedences
 from runner.gpus import lineage
 from runner.gpus.leases import LeaseStore, claims
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fractions import Fraction
     from pathlib import Path
 
-    from runner.devices import Snapshot
-    from runner.eligibility import Past, Verdict
+    from runner.devices import Device, Snapshot
+    from runner.eligibility import Claim, Past, Verdict
     from runner.fairness import Precedence, Waiter, Wish
     from runner.gpus.leases import Lease, LeaseRecord
     from runner.gpuwish import GpuWish
@@ -109,6 +109,7 @@ class GpuDesk:
         self._snapshot: Snapshot | None = None
         self._next_s = 0.0
         self._lost_since: dict[str, float] = {}  # by UUID
+        self._guests: dict[str, int] = {}  # by UUID: how many were not of this daemon at the last look
         self._ours: set[str] = set()  # the GPUs of which this daemon had a part at the last look
         self.verdicts: Mapping[str, Verdict] = {}  # by UUID, as of the last look
 
@@ -140,9 +141,12 @@ class GpuDesk:
         conditions = self._wish.conditions()
         self._past = remember(self._past, snapshot, held, conditions)
         self.verdicts = judge(snapshot, self._past, held, conditions, self._wish.limit, Patience())
-        settling, steady = self._sample(snapshot)
         self._ours = {uuid for uuid, items in held.items() if any(claim.is_mine for claim in items)}
         foreign = {uuid: [claim for claim in items if not claim.is_mine] for uuid, items in held.items()}
+        self._guests = {
+            device.uuid: self._count_guests(device, held.get(device.uuid, ())) for device in snapshot.devices
+        }
+        settling, steady = self._sample(snapshot)
         self._before = self._first(records, self._room.others(now_s))
         left_above = {uuid: precedence.above for uuid, precedence in self._before.items()}
         found = cards(self._wish, snapshot, self.verdicts, foreign, settling, left_above)
@@ -257,10 +261,18 @@ class GpuDesk:
                     settling.add(uuid)
         return settling, steady
 
+    def _count_guests(self, device: Device, held: Sequence[Claim]) -> int:
+        """How many leases of others, and how many programs without a lease, are on a device."""
+        without = strangers(device, held, self._past[device.uuid])
+        leases = sum(not claim.is_mine for claim in held)
+        return leases + sum(not process.descends_from(self._attempts) for process in without)
+
     def _beside(self, attempt: _Attempt) -> int:
-        """How many other attempts are on the card that it shares with most."""
-        others = [other.uuids for other in self._attempts.values() if other is not attempt]
-        return max((sum(uuid in uuids for uuids in others) for uuid in attempt.uuids), default=0)
+        """How many others are on the card that it shares with most: attempts, of other daemons too, and strangers."""
+        own = [other.uuids for other in self._attempts.values() if other is not attempt]
+        return max(
+            (sum(uuid in uuids for uuids in own) + self._guests.get(uuid, 0) for uuid in attempt.uuids), default=0
+        )
 
 
 def _by_gpu(shares: Mapping[str, Fraction]) -> dict[str, Fraction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pynvml
@@ -10,6 +11,7 @@ import pytest
 
 from runner.devices import Limit
 from runner.gpus.desk import GpuDesk
+from runner.gpus.leases import LeaseStore
 from runner.gpuwish import GpuWish
 from runner.packing import STEADY_S, WHOLE
 from tests.fakenvml.driver import FakeGpu, FakeNvml, uuid
@@ -61,6 +63,28 @@ def test_the_cards_on_which_an_attempt_could_run_again_are_those_of_its_run(
     assert seen is not None
     assert (seen.card_mib, seen.cards_mib) == (24_000, cards_mib)
     pynvml.nvmlShutdown()
+
+
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_what_another_daemon_or_a_stranger_runs_beside_an_attempt_counts(
+    desk: tuple[GpuDesk, FakeNvml], has_lease: bool
+) -> None:
+    one, fake = desk
+    mine = LeaseStore().take({uuid(0): Fraction(1, 2)})
+    assert mine is not None
+    mine.name_root(os.getpid())
+    other = os.getppid()  # not below this one
+    if has_lease:
+        lease = LeaseStore().take({uuid(0): Fraction(1, 2)})
+        assert lease is not None
+        lease.name_root(other)
+    fake.gpus[0].processes = [(os.getpid(), "C", 1_000), (other, "C", 5_000)]
+    fake.show()
+    one.look(100.0)
+    mine.release()
+    seen = one.end(os.getpid())
+    assert seen is not None
+    assert (seen.most, seen.peak_mib) == (2, 1_000)
 
 
 @pytest.mark.parametrize("utilization", [60, 0])
