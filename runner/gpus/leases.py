@@ -67,7 +67,8 @@ class Lease:
 
     def name_root(self, pid: int) -> None:
         """Says whose processes use the GPUs, once there are any: those in the session of `pid` or below it."""
-        os.write(self.fd, _line({"pid": pid}))
+        with suppress(OSError):  # it runs: until the next daemon adopts it, that of this one stands for it
+            os.write(self.fd, _line({"pid": pid}))
 
     def release(self) -> None:
         """Lets go; as long as a child has the descriptor, the lease is still held."""
@@ -75,7 +76,8 @@ class Lease:
         probe = open_foreign(self.path)
         if probe is not None:
             if not _is_held(probe):
-                self.path.unlink(missing_ok=True)
+                with suppress(OSError):  # without a lock it counts for nothing
+                    self.path.unlink(missing_ok=True)
             os.close(probe)
 
 
@@ -128,7 +130,8 @@ class LeaseStore:
         except OSError as error:
             if fd is not None:
                 os.close(fd)
-                path.unlink()
+                with suppress(OSError):
+                    path.unlink()
             raise SystemFaultError(f"{path}: {error.strerror}; no GPU can be leased.") from error
         return Lease(path, fd, record)
 
