@@ -146,6 +146,10 @@ class Attempts:
             for native_id in self._gpus.look(now, may_start):
                 self.end(self._running[native_id], Ending.LOST, now)
 
+    def close(self) -> None:
+        """Nothing starts any more: no other daemon is to leave a GPU to this one."""
+        self._gpus.close()
+
     def _fallbacks(self, item: Running) -> int:
         """How many commands for want of memory a stage has."""
         if not item.options.on_oom:

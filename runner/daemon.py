@@ -227,6 +227,10 @@ class Daemon:
             self._attempts.forget(ended.native_id)
         return bool(self._attempts.running())
 
+    def close(self) -> None:
+        """It leaves; what runs goes on."""
+        self._attempts.close()
+
     # --- attempts ---
 
     def _adopt(self, job: Job, adopted: Adopted) -> None:

@@ -121,6 +121,10 @@ class GpuWork:
             return outcome
         return replace(outcome, fallback=item.fallback)
 
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        self._desk.wait_for(None, 0.0)
+
     def places(self) -> list[GpuPlace]:
         """The GPUs that are meant, as they were last seen."""
         return self._desk.places()

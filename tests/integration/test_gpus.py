@@ -13,6 +13,7 @@ import psutil
 import pynvml
 import pytest
 
+from runner.gpus.leases import WHOLE, LeaseStore
 from tests.fakenvml.driver import HANGS, PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
@@ -348,6 +349,23 @@ def test_a_daemon_that_can_start_nothing_holds_up_nobody(
     log = project.output / ".runner" / "daemon.log"
     until(lambda: "Nothing starts until this is over" in log.read_text(), log.read_text)
     until(lambda: looks(leases) == [], lambda: looks(leases))
+
+
+def test_a_daemon_that_is_told_to_stop_waits_no_more(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0))
+    leases = Path(project.environment["RUNNER_LEASES"])
+    lease = LeaseStore(leases).take({uuid(0): WHOLE})
+    assert lease is not None
+    project.write("template:\n  a: 'true'\n---\nn: 0\n")
+    assert project.run("--detach").returncode == 0
+    until(lambda: len(looks(leases)) == 1, lambda: looks(leases))
+    assert project.run("stop").returncode == 0
+    until(lambda: project.daemons() == [], project.daemons)
+    assert looks(leases) == []
+    lease.release()
+    assert list(leases.iterdir()) == []
 
 
 def test_a_new_daemon_goes_on_watching_what_it_finds_running(
