@@ -40,7 +40,7 @@ class WaitingRoom:
                 self._path.unlink(missing_ok=True)
             return
         self.since_s = min(self.since_s, now_s)
-        wanted = {"gpus": wish.gpus, "share": str(wish.share), "cards": sorted(wish.cards)}
+        wanted = {"count": wish.count, "share": str(wish.share), "cards": sorted(wish.cards)}
         if self._directory.is_dir():  # otherwise nobody has anything
             self._write(json.dumps({"pid": os.getpid(), "since": self.since_s, "at": now_s, **wanted}).encode())
 
@@ -80,7 +80,7 @@ def _read(path: str, now_s: float) -> Waiter | None:
         return None
     try:
         record = json.loads(os.read(fd, _MAX_BYTES))
-        wish = Wish(int(record["gpus"]), share_of_text(record["share"]), frozenset(map(str, record["cards"])))
+        wish = Wish(int(record["count"]), share_of_text(record["share"]), frozenset(map(str, record["cards"])))
         waiter = Waiter(os.fstat(fd).st_uid, int(record["pid"]), float(record["since"]), wish)
         is_fresh = abs(now_s - float(record["at"])) <= FRESH_S
     except NO_RECORD:
@@ -90,4 +90,4 @@ def _read(path: str, now_s: float) -> Waiter | None:
     if not is_fresh and waiter.uid == os.getuid():
         with suppress(OSError):
             os.unlink(path)  # noqa: PTH108 - what scandir gives
-    return waiter if is_fresh and waiter.wish.gpus > 0 and math.isfinite(waiter.since_s) else None
+    return waiter if is_fresh and waiter.wish.count > 0 and math.isfinite(waiter.since_s) else None

@@ -81,12 +81,12 @@ def test_without_a_directory_of_leases_nobody_has_anything_to_leave(tmp_path: Pa
         b"[]",
         b"\xff",
         b"[" * 60_000,
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 0, "share": "1", "cards": []}',
-        b'{"pid": 1, "since": NaN, "at": 100, "gpus": 1, "share": "1", "cards": []}',
-        b'{"pid": 1, "since": 1, "at": NaN, "gpus": 1, "share": "1", "cards": []}',
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 1, "share": "1e9999999", "cards": []}',
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 1, "share": "1", "cards": 5}',
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 1e999, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 0, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": NaN, "at": 100, "count": 1, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": NaN, "count": 1, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 1, "share": "1e9999999", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 1, "share": "1", "cards": 5}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 1e999, "share": "1", "cards": []}',
     ],
 )
 def test_what_is_not_to_be_understood_is_passed_over(tmp_path: Path, content: bytes) -> None:
