@@ -52,9 +52,9 @@ class Attempts:
         """Whether an attempt runs here, and not in a task of a batch."""
         return item.native_id in self._running
 
-    def places(self, now: float) -> list[Place]:
-        """Each place where attempts run, as it is shown."""
-        return self._places.shown(now)
+    def places(self, now: float, refusal: str) -> list[Place]:
+        """Each place where attempts run, as it is shown; `refusal`: why nothing may start, whatever is free."""
+        return self._places.shown(now, refusal)
 
     # --- begin and end ---
 

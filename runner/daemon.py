@@ -187,7 +187,8 @@ class Daemon:
 
     def places(self) -> list[Place]:
         """Each place where attempts run, as it is shown."""
-        return self._attempts.places(boot_seconds()) + [Place(*told) for told in self._batches.standing()]
+        now = boot_seconds()
+        return self._attempts.places(now, self._shortage.why(now)) + [Place(*told) for told in self._batches.standing()]
 
     # --- one step ---
 

@@ -127,7 +127,8 @@ class GpuWork:
 
     def places(self) -> list[GpuPlace]:
         """The GPUs that are meant, as they were last seen."""
-        return self._desk.places()
+        places = self._desk.places()
+        return [place if place.reason else replace(place, reason=self._fault) for place in places]
 
     def _tell_fault(self, error: SystemFaultError) -> None:
         if str(error) != self._fault:

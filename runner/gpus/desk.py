@@ -230,7 +230,9 @@ class GpuDesk:
         return precedences(uid, pid, self._room.since_s, holdings, waiters)
 
     def _reason(self, uuid: str) -> str:
-        verdict = self.verdicts[uuid]
+        verdict = self.verdicts.get(uuid)
+        if verdict is None:  # no look has come to an end since it is there
+            return ""
         if not verdict.reason and uuid in self._before:
             return f"left to {lineage.user_name(self._before[uuid].waiter.uid)}, who waits and has less"
         return "" if verdict.is_full and uuid in self._ours else verdict.reason

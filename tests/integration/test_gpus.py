@@ -423,6 +423,7 @@ def test_a_directory_of_leases_that_cannot_be_used_is_said_and_waited_for(
     log = project.output / ".runner" / "daemon.log"
     until(lambda: log.exists() and "Nothing starts on a GPU until this is over" in log.read_text(), dict)
     assert not (project.output / "N_0").exists()
+    assert "leases: its mode is 755 and must be 1777, as that of /tmp" in project.run("status").stdout
     leases.chmod(0o1777)
     assert run.wait(30) == 0
     assert project.stat("N_0") == {"a": "finished"}
