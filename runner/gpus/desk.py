@@ -137,6 +137,8 @@ class GpuDesk:
         for notice in self._nvml.take_notices():
             self._say(notice)
         records = self._leases.held()
+        if any(record.pid in self._attempts and record.is_from_before for record in records):
+            self._leases.adopt(self._attempts)
         held = claims(records, self._attempts)
         conditions = self._wish.conditions()
         self._past = remember(self._past, snapshot, held, conditions)

@@ -54,7 +54,12 @@ class LeaseRecord:
     uid: int
     pid: int
     since: float  # seconds of the epoch
-    daemon: int = 0  # the pid of the daemon that took it
+    daemon: int = 0  # the pid of the daemon that has it
+
+    @property
+    def is_from_before(self) -> bool:
+        """Whether another daemon of this user took it: where its attempt is ours, an earlier one."""
+        return self.uid == os.getuid() and self.daemon != os.getpid()
 
 
 class Lease:
@@ -110,6 +115,14 @@ class LeaseStore:
                 if record is not None and (record.pid, record.uid) == (pid, os.getuid()):
                     least = {uuid: min(share, shares.get(uuid, share)) for uuid, share in record.shares.items()}
                     _append(path, _line({"shares": _texts(least)}))
+
+    def adopt(self, pids: Collection[int]) -> None:
+        """Says that our leases with these roots are those of this daemon from now on."""
+        with self._locked(fcntl.LOCK_EX):
+            for path, record in list(self._look()):
+                if record is not None and record.pid in pids and record.is_from_before:
+                    with suppress(SystemFaultError):  # the next look tries again
+                        _append(path, _line({"daemon": os.getpid()}))
 
     def held(self) -> list[LeaseRecord]:
         """All leases that are held now, of all users."""

@@ -65,6 +65,20 @@ def test_the_cards_on_which_an_attempt_could_run_again_are_those_of_its_run(
     pynvml.nvmlShutdown()
 
 
+def test_other_daemons_see_that_what_was_adopted_is_this_ones(desk: tuple[GpuDesk, FakeNvml]) -> None:
+    store = LeaseStore()
+    lease, other = store.take({uuid(0): Fraction(1, 2)}), store.take({uuid(0): Fraction(1, 4)})
+    assert lease is not None
+    assert other is not None
+    for one, pid in ((lease, os.getpid()), (other, os.getppid())):
+        os.write(one.fd, b'{"pid": %d, "daemon": 1}\n' % pid)
+    desk[0].look(100.0)
+    daemons = {record.pid: record.daemon for record in store.held()}
+    assert daemons == {os.getpid(): os.getpid(), os.getppid(): 1}
+    lease.release()
+    other.release()
+
+
 @pytest.mark.parametrize("has_lease", [True, False])
 def test_what_another_daemon_or_a_stranger_runs_beside_an_attempt_counts(
     desk: tuple[GpuDesk, FakeNvml], has_lease: bool
