@@ -52,9 +52,9 @@ class Attempts:
         """Whether an attempt runs here, and not in a task of a batch."""
         return item.native_id in self._running
 
-    def places(self, now: float) -> list[Place]:
-        """Each place where attempts run, as it is shown."""
-        return self._places.shown(now)
+    def places(self, now: float, refusal: str) -> list[Place]:
+        """Each place where attempts run, as it is shown; `refusal`: why nothing may start, whatever is free."""
+        return self._places.shown(now, refusal)
 
     # --- begin and end ---
 
@@ -139,12 +139,16 @@ class Attempts:
         """When the GPUs are to be looked at again; None: not before something happens."""
         return self._gpus.next_look()
 
-    def look_at_gpus(self, now: float) -> None:
+    def look_at_gpus(self, now: float, may_start: bool) -> None:
         """Tells the scheduler which GPUs may be used, if it is time, and ends what has lost its own."""
         look_at = self._gpus.next_look()
         if look_at is not None and now >= look_at:
-            for native_id in self._gpus.look(now):
+            for native_id in self._gpus.look(now, may_start):
                 self.end(self._running[native_id], Ending.LOST, now)
+
+    def close(self) -> None:
+        """Nothing starts any more: no other daemon is to leave a GPU to this one."""
+        self._gpus.close()
 
     def _fallbacks(self, item: Running) -> int:
         """How many commands for want of memory a stage has."""

@@ -187,7 +187,8 @@ class Daemon:
 
     def places(self) -> list[Place]:
         """Each place where attempts run, as it is shown."""
-        return self._attempts.places(boot_seconds()) + [Place(*told) for told in self._batches.standing()]
+        now = boot_seconds()
+        return self._attempts.places(now, self._shortage.why(now)) + [Place(*told) for told in self._batches.standing()]
 
     # --- one step ---
 
@@ -195,7 +196,7 @@ class Daemon:
         """Does what is due; returns after how many seconds it must be called again, None: when something happens."""
         now = boot_seconds()
         self._shortage.try_again(now)
-        self._attempts.look_at_gpus(now)
+        self._attempts.look_at_gpus(now, may_start=not self._shortage.lasts(now))
         if not self._has_left:
             self._batches.settle()
         if not self._shortage.lasts(now):
@@ -226,6 +227,10 @@ class Daemon:
         for ended in ends:
             self._attempts.forget(ended.native_id)
         return bool(self._attempts.running())
+
+    def close(self) -> None:
+        """It leaves; what runs goes on."""
+        self._attempts.close()
 
     # --- attempts ---
 

@@ -19,11 +19,16 @@ _ANYTHING = Fraction(1, 10**9)
 
 @dataclass(frozen=True)
 class Wish:
-    """What the first job that a daemon has in line waits for: a share of each of some GPUs, whichever of these."""
+    """What the first job that a daemon has in line waits for: a share of each of some cards, whichever of these."""
 
-    gpus: int
+    count: int
     share: Fraction
-    cards: frozenset[str]  # UUIDs
+    cards: frozenset[str]  # UUIDs; of GPUs that are only given together: all, with commas
+
+    @property
+    def amount(self) -> Fraction:
+        """How many GPUs it is in all."""
+        return self.count * self.share * max((card.count(",") + 1 for card in self.cards), default=1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def precedences(
     """Who comes before a daemon that got nothing itself since then, by the UUID of the GPU.
 
     Users are equal, and so are the daemons of one user. Nobody has to leave a GPU to a job for which he cannot make
-    room himself: it would only lie idle.
+    room himself, also not with what he may keep: it would only lie idle.
     """
     held = list(holdings)
     by_user: defaultdict[int, Fraction] = defaultdict(Fraction)
@@ -70,16 +75,18 @@ def precedences(
         by_daemon[item.uid, item.pid] += amount
     found: dict[str, Precedence] = {}
     for waiter in waiters:
-        if (waiter.uid, waiter.pid) == (uid, pid) or not _has_room(waiter.wish, (uid, pid), held):
+        if (waiter.uid, waiter.pid) == (uid, pid):
             continue
         is_same_user = waiter.uid == uid
         theirs = by_daemon[waiter.uid, waiter.pid] if is_same_user else by_user[waiter.uid]
         beside = Fraction(0) if is_same_user else by_user[uid] - by_daemon[uid, pid]
         is_earlier = (waiter.since_s, waiter.pid) < (since_s, pid)
         above = _least(waiter.wish, theirs, is_earlier) - beside
-        for card in waiter.wish.cards:
-            if card not in found or above < found[card].above:
-                found[card] = Precedence(waiter, above)
+        if not _can_be_left(waiter.wish, above, (uid, pid), held):
+            continue
+        for gpu in {gpu for card in waiter.wish.cards for gpu in card.split(",")}:
+            if gpu not in found or above < found[gpu].above:
+                found[gpu] = Precedence(waiter, above)
     return found
 
 
@@ -89,15 +96,21 @@ def _least(wish: Wish, theirs: Fraction, is_earlier: bool) -> Fraction:
     Who has nothing comes before who has something; otherwise nobody is to have less than one to whom he leaves.
     """
     if theirs:
-        return theirs + wish.gpus * wish.share
+        return theirs + wish.amount
     return Fraction(0) if is_earlier else _ANYTHING
 
 
-def _has_room(wish: Wish, me: tuple[int, int], held: Sequence[Holding]) -> bool:
-    """Whether there will be room for it once this daemon's own attempts have ended."""
-    taken: defaultdict[str, Fraction] = defaultdict(Fraction)
+def _can_be_left(wish: Wish, above: Fraction, me: tuple[int, int], held: Sequence[Holding]) -> bool:
+    """Whether there will be room for it once enough of this daemon's attempts have ended; it goes on with `above`."""
+    room: defaultdict[str, Fraction] = defaultdict(lambda: Fraction(1))
+    gpus = {gpu for card in wish.cards for gpu in card.split(",")}
+    elsewhere = Fraction(0)
     for item in held:
-        if (item.uid, item.pid) != me:
-            for card, share in item.shares.items():
-                taken[card] += share
-    return sum(taken[card] + wish.share <= 1 for card in wish.cards) >= wish.gpus
+        for gpu, share in item.shares.items():
+            if (item.uid, item.pid) != me:
+                room[gpu] -= share
+            elif gpu not in gpus:
+                elsewhere += share
+    able = sum(all(room[gpu] >= wish.share for gpu in card.split(",")) for card in wish.cards)
+    kept = Fraction(0) if above <= _ANYTHING else max(above - elsewhere, Fraction(0))
+    return able >= wish.count and sum((room[gpu] for gpu in gpus), -kept) >= wish.amount

@@ -78,6 +78,17 @@ def shared(wish: GpuWish, devices: Sequence[Device]) -> str | None:
     return None
 
 
+def meant(wish: GpuWish, snapshot: Snapshot) -> list[Device]:
+    """The devices that a run may have at some time, whatever their state."""
+    conditions, shown = wish.conditions(), {device.uuid for device in allowed(wish.limit, snapshot.usable())}
+    return [device for device in snapshot.usable() if conditions.means(device) and device.uuid in shown]
+
+
+def sizes_mib(wish: GpuWish, snapshot: Snapshot) -> list[int | None]:
+    """The memory of each card that a run may have at some time; of devices that are given together the least."""
+    return [_least([one.total_mib for one in together]) for _, together in members(wish, meant(wish, snapshot))]
+
+
 def cards(
     wish: GpuWish,
     snapshot: Snapshot,

@@ -50,8 +50,11 @@ class GpuWork:
         """When to look again, on the clock since boot."""
         return self._desk.next_look(self._scheduler.waits_for_gpu)
 
-    def look(self, now: float) -> list[int]:
-        """Tells the scheduler what may be used; returns the native ids of attempts whose GPU is lost."""
+    def look(self, now: float, may_start: bool = True) -> list[int]:
+        """Tells the scheduler what may be used; returns the native ids of attempts whose GPU is lost.
+
+        Where nothing `may_start`, whatever is free, no other daemon is to leave a GPU to this one.
+        """
         lost: list[int] = []
         try:
             seen = self._desk.look(now)
@@ -59,7 +62,7 @@ class GpuWork:
             self._scheduler.set_cards(seen.cards)
             self._learn_meanwhile(seen.steady)
             self._give_back()
-            self._desk.wait_for(self._scheduler.gpu_wish(now), now)
+            self._desk.wait_for(self._scheduler.gpu_wish(now) if may_start else None, now)
         except SystemFaultError as error:
             self._tell_fault(error)
             self._scheduler.set_cards([])
@@ -107,8 +110,10 @@ class GpuWork:
         if seen is not None and (was_oom or outcome.state is JobState.COMPLETED):
             self._learn(item, seen, was_oom, None if was_oom else outcome.seconds)
         learning = self._scheduler.learning
-        if was_oom and seen is not None and learning.was_oom(item.job, seen.most, seen.card_mib, seen.cards_mib):
-            return replace(outcome, state=JobState.INTERRUPTED, fallback=item.fallback)
+        if was_oom and seen is not None:
+            count = len(item.slot.shares)
+            if learning.was_oom(item.job, seen.most, seen.card_mib, seen.cards_mib, count):
+                return replace(outcome, state=JobState.INTERRUPTED, fallback=item.fallback)
         if was_oom and item.fallback < fallbacks:
             return replace(outcome, state=JobState.INTERRUPTED, fallback=item.fallback + 1)
         if outcome.state is not JobState.INTERRUPTED:
@@ -116,9 +121,14 @@ class GpuWork:
             return outcome
         return replace(outcome, fallback=item.fallback)
 
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        self._desk.wait_for(None, 0.0)
+
     def places(self) -> list[GpuPlace]:
         """The GPUs that are meant, as they were last seen."""
-        return self._desk.places()
+        places = self._desk.places()
+        return [place if place.reason else replace(place, reason=self._fault) for place in places]
 
     def _tell_fault(self, error: SystemFaultError) -> None:
         if str(error) != self._fault:

@@ -68,12 +68,16 @@ class Learning:
             return Demand(trial.key, gpus, Fraction(1, terms.per_gpu), priority=trial.priority)
         return Demand(trial.key, gpus, None, self.need(kind_of(trial, stage)), priority=trial.priority)
 
-    def was_oom(self, job: Job, level: int, card_mib: int | None, cards_mib: Collection[int | None]) -> bool:
-        """Takes in that a job was out of memory as one of `level` on a card; returns whether it runs again.
+    def was_oom(
+        self, job: Job, level: int, card_mib: int | None, cards_mib: Collection[int | None], count: int = 1
+    ) -> bool:
+        """Takes in that a job was out of memory as one of `level` on one of its `count` cards; whether it runs again.
 
-        It does so alone where it was beside others, and on a larger card where it was alone and there is one.
+        It does so alone where it was beside others, and on larger cards where it was alone and there are enough. Beside
+        what takes no heed of leases it does so once.
         """
-        runs_again, min_total_mib = after_oom(level == 1, card_mib, cards_mib)
+        was_alone = level == 1 or (job.trial.key, job.stage) in self._again
+        runs_again, min_total_mib = after_oom(was_alone, card_mib, cards_mib, count)
         if runs_again:
             self._again[job.trial.key, job.stage] = _Again(min_total_mib)
         return runs_again

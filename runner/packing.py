@@ -290,16 +290,18 @@ class Growth:
         return self._peak_mib > 0 and self._worked_s >= max(STEADY_S, self._grew_s - self._began_s)
 
 
-def after_oom(was_alone: bool, card_mib: int | None, cards_mib: Collection[int | None]) -> tuple[bool, int]:
+def after_oom(
+    was_alone: bool, card_mib: int | None, cards_mib: Collection[int | None], count: int = 1
+) -> tuple[bool, int]:
     """What follows when an attempt ran out of memory: whether it is run again, and above which size of card.
 
-    Beside others: again, alone. Alone: on a larger card, where there is one; otherwise it failed.
+    Beside others: again, alone. Alone: on larger cards, where there are as many as it needs; otherwise it failed.
     """
     if not was_alone:
         return True, 0
     if card_mib is None:
         return False, 0
-    return any(size is not None and size > card_mib for size in cards_mib), card_mib
+    return sum(size is not None and size > card_mib for size in cards_mib) >= count, card_mib
 
 
 @dataclass

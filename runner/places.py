@@ -42,19 +42,19 @@ class Places:
         for label in slot.places:
             self._busy.end(label, now)
 
-    def shown(self, now: float) -> list[Place]:
-        """Every place that there is."""
+    def shown(self, now: float, refusal: str) -> list[Place]:
+        """Every place that there is; `refusal`: why nothing may start, whatever is free."""
         gpus = {place.label: place for place in self._gpus.places()}
         single = [place for label in self._scheduler.labels() for place in Slot(label).places]
         labels = list(dict.fromkeys([*gpus, *single]))
         self._busy.see(labels, now)
-        return [self._place(label, gpus.get(label), now) for label in labels]
+        return [self._place(label, gpus.get(label), now, refusal) for label in labels]
 
-    def _place(self, label: str, gpu: GpuPlace | None, now: float) -> Place:
+    def _place(self, label: str, gpu: GpuPlace | None, now: float, refusal: str) -> Place:
         readings = () if gpu is None else (gpu.name, gpu.used_mib, gpu.total_mib)
-        return Place(label, self._busy.share(label, now), self._why_idle(label, gpu), *readings)
+        return Place(label, self._busy.share(label, now), self._why_idle(label, gpu, refusal), *readings)
 
-    def _why_idle(self, label: str, gpu: GpuPlace | None) -> str:
+    def _why_idle(self, label: str, gpu: GpuPlace | None, refusal: str) -> str:
         if self._busy.is_busy(label):
             return ""
         if gpu is not None and gpu.reason:
@@ -64,4 +64,6 @@ class Places:
         if self._scheduler.paused is None:
             return "paused"
         waits = self._scheduler.waits_for_gpu if label.startswith("gpu") else self._scheduler.waits_for_cpu
-        return "what waits is not due yet, or needs more than there is" if waits else "nothing waits for it"
+        if not waits:
+            return "nothing waits for it"
+        return refusal or "what waits is not due yet, or needs more than there is"

@@ -122,13 +122,15 @@ class GpuPool:
         return placed
 
     def wish(self, demand: Demand) -> Wish | None:
-        """What a job wants of the cards that can serve it; None: they are too few."""
-        able = [card for card in self._cards.values() if not demand.is_refused(card)]
+        """What a job wants of the cards that can serve it; None: they are too few.
+
+        Where our own attempts are as many as are to be together, nobody else can make room.
+        """
+        able = [card for card in self._cards.values() if not demand.is_refused(card) and self._may_join(card, demand)]
         if len(able) < demand.gpus:
             return None
-        gpus = demand.gpus * max(card.size for card in able)
         share = max(demand.share_of(card) for card in able)
-        return Wish(gpus, share, frozenset(uuid for card in able for uuid in card.uuid.split(",")))
+        return Wish(demand.gpus, share, frozenset(card.uuid for card in able))
 
     def keeps(self, slot: Slot, demand: Demand) -> bool:
         """Whether what comes next wants just what this slot has, so that it goes on there."""
@@ -166,6 +168,11 @@ class GpuPool:
         """How many GPUs our attempts hold in all."""
         shares = [(card, share) for held in self._held.values() for card, share in held.slot.shares.items()]
         return sum((share * len(card.split(",")) for card, share in shares), Fraction(0))
+
+    def _may_join(self, card: Card, demand: Demand) -> bool:
+        """Whether our own attempts on a card are so few that it may be one of them."""
+        own = [held for held in self._held.values() if card.uuid in held.slot.shares]
+        return len(own) < min([demand.max_level, *(held.max_level for held in own if held.max_level is not None)])
 
     def _now(self, card: Card) -> Card:
         own = tuple(

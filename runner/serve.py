@@ -83,6 +83,7 @@ class Server:
         try:
             self._loop()
         finally:
+            self.daemon.close()
             self._connections.close(path)
         if not self._terminated and not self._is_gone:
             self._commands.finish()

@@ -38,6 +38,7 @@ class Shortage:
         self._say = say
         self._ends: list[tuple[Running, Outcome, list[Job]]] = []
         self._until = 0.0
+        self._refusal = ""
 
     @property
     def has_ends(self) -> bool:
@@ -48,6 +49,10 @@ class Shortage:
         """Whether nothing may start."""
         return bool(self._ends) or now < self._until
 
+    def why(self, now: float) -> str:
+        """What the machine has refused; empty where something may start."""
+        return self._refusal if self.lasts(now) else ""
+
     def next_time(self, now: float) -> float | None:
         """When it may be over; None: there is none."""
         return self._until if self.lasts(now) else None
@@ -57,6 +62,7 @@ class Shortage:
         if now >= self._until + 2 * HOLD_S:
             self._say(f"{text}. Nothing starts until this is over; what runs goes on.")
         self._until = now + HOLD_S
+        self._refusal = text
 
     def record(self, item: Running, outcome: Outcome, blocked: list[Job], now: float) -> None:
         """Records an end and what it blocks, now or when that is possible."""

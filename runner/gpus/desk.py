@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveFloat, PositiveInt, StrictBool, TypeAdapter
 
 from runner.appendfile import append_line, whole_lines
-from runner.devices import allowed
-from runner.eligibility import Patience, judge, remember
+from runner.eligibility import Patience, judge, remember, strangers
 from runner.fairness import Holding, precedences
 from runner.gpus import lineage
 from runner.gpus.leases import LeaseStore, claims
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Sampler, Usage, process_table
 from runner.gpus.waiting import WaitingRoom
-from runner.gpuwish import cards
+from runner.gpuwish import cards, meant, sizes_mib
 from runner.packing import Growth, Sample, is_settling
 from runner.process import boot_seconds
 
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from fractions import Fraction
     from pathlib import Path
 
-    from runner.devices import Snapshot
-    from runner.eligibility import Past, Verdict
+    from runner.devices import Device, Snapshot
+    from runner.eligibility import Claim, Past, Verdict
     from runner.fairness import Precedence, Waiter, Wish
     from runner.gpus.leases import Lease, LeaseRecord
     from runner.gpuwish import GpuWish
@@ -74,7 +73,7 @@ class Seen:
     level: int  # it was one of so many for most of its time
     most: int  # and one of so many at most
     card_mib: int | None  # the memory of its smallest card
-    cards_mib: list[int | None]  # that of all cards of the machine
+    cards_mib: list[int | None]  # that of all cards that its run may have
     is_adopted: bool = False  # it began before anybody who is here now looked
 
     @property
@@ -110,6 +109,7 @@ class GpuDesk:
         self._snapshot: Snapshot | None = None
         self._next_s = 0.0
         self._lost_since: dict[str, float] = {}  # by UUID
+        self._guests: dict[str, int] = {}  # by UUID: how many were not of this daemon at the last look
         self._ours: set[str] = set()  # the GPUs of which this daemon had a part at the last look
         self.verdicts: Mapping[str, Verdict] = {}  # by UUID, as of the last look
 
@@ -137,13 +137,18 @@ class GpuDesk:
         for notice in self._nvml.take_notices():
             self._say(notice)
         records = self._leases.held()
+        if any(record.pid in self._attempts and record.is_from_before for record in records):
+            self._leases.adopt(self._attempts)
         held = claims(records, self._attempts)
         conditions = self._wish.conditions()
         self._past = remember(self._past, snapshot, held, conditions)
         self.verdicts = judge(snapshot, self._past, held, conditions, self._wish.limit, Patience())
-        settling, steady = self._sample(snapshot)
         self._ours = {uuid for uuid, items in held.items() if any(claim.is_mine for claim in items)}
         foreign = {uuid: [claim for claim in items if not claim.is_mine] for uuid, items in held.items()}
+        self._guests = {
+            device.uuid: self._count_guests(device, held.get(device.uuid, ())) for device in snapshot.devices
+        }
+        settling, steady = self._sample(snapshot)
         self._before = self._first(records, self._room.others(now_s))
         left_above = {uuid: precedence.above for uuid, precedence in self._before.items()}
         found = cards(self._wish, snapshot, self.verdicts, foreign, settling, left_above)
@@ -204,18 +209,17 @@ class GpuDesk:
         known = [size for size in own if size is not None]
         smallest_mib = min(known) if known else None
         is_adopted = attempt.lease is None
-        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, list(sizes.values()), is_adopted)
+        assert self._wish is not None
+        cards_mib = sizes_mib(self._wish, self._snapshot)
+        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, cards_mib, is_adopted)
 
     def places(self) -> list[GpuPlace]:
         """Every GPU that is meant, in the state of the last look."""
         if self._wish is None or self._snapshot is None:
             return []
-        conditions = self._wish.conditions()
-        shown = {device.uuid for device in allowed(self._wish.limit, self._snapshot.usable())}
         return [
             GpuPlace(f"gpu {device.index}", device.name, device.used_mib, device.total_mib, self._reason(device.uuid))
-            for device in self._snapshot.usable()
-            if conditions.means(device) and device.uuid in shown
+            for device in meant(self._wish, self._snapshot)
         ]
 
     def _first(self, records: Sequence[LeaseRecord], waiters: Sequence[Waiter]) -> Mapping[str, Precedence]:
@@ -228,7 +232,9 @@ class GpuDesk:
         return precedences(uid, pid, self._room.since_s, holdings, waiters)
 
     def _reason(self, uuid: str) -> str:
-        verdict = self.verdicts[uuid]
+        verdict = self.verdicts.get(uuid)
+        if verdict is None:  # no look has come to an end since it is there
+            return ""
         if not verdict.reason and uuid in self._before:
             return f"left to {lineage.user_name(self._before[uuid].waiter.uid)}, who waits and has less"
         return "" if verdict.is_full and uuid in self._ours else verdict.reason
@@ -259,10 +265,18 @@ class GpuDesk:
                     settling.add(uuid)
         return settling, steady
 
+    def _count_guests(self, device: Device, held: Sequence[Claim]) -> int:
+        """How many leases of others, and how many programs without a lease, are on a device."""
+        without = strangers(device, held, self._past[device.uuid])
+        leases = sum(not claim.is_mine for claim in held)
+        return leases + sum(not process.descends_from(self._attempts) for process in without)
+
     def _beside(self, attempt: _Attempt) -> int:
-        """How many other attempts are on the card that it shares with most."""
-        others = [other.uuids for other in self._attempts.values() if other is not attempt]
-        return max((sum(uuid in uuids for uuids in others) for uuid in attempt.uuids), default=0)
+        """How many others are on the card that it shares with most: attempts, of other daemons too, and strangers."""
+        own = [other.uuids for other in self._attempts.values() if other is not attempt]
+        return max(
+            (sum(uuid in uuids for uuids in own) + self._guests.get(uuid, 0) for uuid in attempt.uuids), default=0
+        )
 
 
 def _by_gpu(shares: Mapping[str, Fraction]) -> dict[str, Fraction]:

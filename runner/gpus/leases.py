@@ -54,7 +54,12 @@ class LeaseRecord:
     uid: int
     pid: int
     since: float  # seconds of the epoch
-    daemon: int = 0  # the pid of the daemon that took it
+    daemon: int = 0  # the pid of the daemon that has it
+
+    @property
+    def is_from_before(self) -> bool:
+        """Whether another daemon of this user took it: where its attempt is ours, an earlier one."""
+        return self.uid == os.getuid() and self.daemon != os.getpid()
 
 
 class Lease:
@@ -67,7 +72,8 @@ class Lease:
 
     def name_root(self, pid: int) -> None:
         """Says whose processes use the GPUs, once there are any: those in the session of `pid` or below it."""
-        os.write(self.fd, _line({"pid": pid}))
+        with suppress(OSError):  # it runs: until the next daemon adopts it, that of this one stands for it
+            os.write(self.fd, _line({"pid": pid}))
 
     def release(self) -> None:
         """Lets go; as long as a child has the descriptor, the lease is still held."""
@@ -75,7 +81,8 @@ class Lease:
         probe = open_foreign(self.path)
         if probe is not None:
             if not _is_held(probe):
-                self.path.unlink(missing_ok=True)
+                with suppress(OSError):  # without a lock it counts for nothing
+                    self.path.unlink(missing_ok=True)
             os.close(probe)
 
 
@@ -109,6 +116,14 @@ class LeaseStore:
                     least = {uuid: min(share, shares.get(uuid, share)) for uuid, share in record.shares.items()}
                     _append(path, _line({"shares": _texts(least)}))
 
+    def adopt(self, pids: Collection[int]) -> None:
+        """Says that our leases with these roots are those of this daemon from now on."""
+        with self._locked(fcntl.LOCK_EX):
+            for path, record in list(self._look()):
+                if record is not None and record.pid in pids and record.is_from_before:
+                    with suppress(SystemFaultError):  # the next look tries again
+                        _append(path, _line({"daemon": os.getpid()}))
+
     def held(self) -> list[LeaseRecord]:
         """All leases that are held now, of all users."""
         if not self.directory.exists():
@@ -128,7 +143,8 @@ class LeaseStore:
         except OSError as error:
             if fd is not None:
                 os.close(fd)
-                path.unlink()
+                with suppress(OSError):
+                    path.unlink()
             raise SystemFaultError(f"{path}: {error.strerror}; no GPU can be leased.") from error
         return Lease(path, fd, record)
 

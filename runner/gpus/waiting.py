@@ -36,17 +36,22 @@ class WaitingRoom:
         """Says what this daemon waits for; None: nothing."""
         if wish is None:
             self.since_s = math.inf
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # what cannot be removed is soon too old
+                self._path.unlink(missing_ok=True)
             return
         self.since_s = min(self.since_s, now_s)
-        wanted = {"gpus": wish.gpus, "share": str(wish.share), "cards": sorted(wish.cards)}
+        wanted = {"count": wish.count, "share": str(wish.share), "cards": sorted(wish.cards)}
         if self._directory.is_dir():  # otherwise nobody has anything
             self._write(json.dumps({"pid": os.getpid(), "since": self.since_s, "at": now_s, **wanted}).encode())
 
     def others(self, now_s: float) -> list[Waiter]:
         """The other daemons that wait."""
         found = []
-        for entry in os.scandir(self._directory) if self._directory.is_dir() else ():
+        try:
+            entries = list(os.scandir(self._directory))
+        except OSError:  # nobody has made it yet, or it was removed
+            return []
+        for entry in entries:
             if entry.name.endswith(_SUFFIX) and entry.name != self._path.name:
                 waiter = _read(entry.path, now_s)
                 if waiter is not None:
@@ -56,7 +61,8 @@ class WaitingRoom:
     def _write(self, content: bytes) -> None:
         new = self._path.with_suffix(".new")
         try:
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            new.unlink(missing_ok=True)
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)  # others may put a link there
             try:
                 os.fchmod(fd, 0o644)  # whatever the umask: others must be able to read it
                 os.write(fd, content)
@@ -74,7 +80,7 @@ def _read(path: str, now_s: float) -> Waiter | None:
         return None
     try:
         record = json.loads(os.read(fd, _MAX_BYTES))
-        wish = Wish(int(record["gpus"]), share_of_text(record["share"]), frozenset(map(str, record["cards"])))
+        wish = Wish(int(record["count"]), share_of_text(record["share"]), frozenset(map(str, record["cards"])))
         waiter = Waiter(os.fstat(fd).st_uid, int(record["pid"]), float(record["since"]), wish)
         is_fresh = abs(now_s - float(record["at"])) <= FRESH_S
     except NO_RECORD:
@@ -82,6 +88,6 @@ def _read(path: str, now_s: float) -> Waiter | None:
     finally:
         os.close(fd)
     if not is_fresh and waiter.uid == os.getuid():
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(path)  # noqa: PTH108 - what scandir gives
-    return waiter if is_fresh and waiter.wish.gpus > 0 and math.isfinite(waiter.since_s) else None
+    return waiter if is_fresh and waiter.wish.count > 0 and math.isfinite(waiter.since_s) else None

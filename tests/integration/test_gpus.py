@@ -13,6 +13,7 @@ import psutil
 import pynvml
 import pytest
 
+from runner.gpus.leases import WHOLE, LeaseStore
 from tests.fakenvml.driver import HANGS, PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
@@ -330,6 +331,43 @@ def test_who_comes_later_need_not_wait_until_the_first_is_through(
         assert project.run("wait", "-o", name).returncode == 0
 
 
+def test_a_daemon_that_can_start_nothing_holds_up_nobody(
+    machine: Callable[..., FakeNvml], project: Project, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno\nimport runner.launching\n\n\ndef launch(*_):\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n\n\n"
+        "runner.launching.Launcher.launch = launch\n"
+    )
+    project.environment["PYTHONPATH"] = os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")])
+    leases = Path(project.environment["RUNNER_LEASES"])
+    leases.mkdir()
+    leases.chmod(0o1777)
+    project.write("template:\n  a: 'true'\n---\nn: [0, 1]\n")
+    assert project.run("--detach").returncode == 0
+    log = project.output / ".runner" / "daemon.log"
+    until(lambda: "Nothing starts until this is over" in log.read_text(), log.read_text)
+    until(lambda: looks(leases) == [], lambda: looks(leases))
+
+
+def test_a_daemon_that_is_told_to_stop_waits_no_more(
+    machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
+) -> None:
+    machine(FakeGpu(0))
+    leases = Path(project.environment["RUNNER_LEASES"])
+    lease = LeaseStore(leases).take({uuid(0): WHOLE})
+    assert lease is not None
+    project.write("template:\n  a: 'true'\n---\nn: 0\n")
+    assert project.run("--detach").returncode == 0
+    until(lambda: len(looks(leases)) == 1, lambda: looks(leases))
+    assert project.run("stop").returncode == 0
+    until(lambda: project.daemons() == [], project.daemons)
+    assert looks(leases) == []
+    lease.release()
+    assert list(leases.iterdir()) == []
+
+
 def test_a_new_daemon_goes_on_watching_what_it_finds_running(
     machine: Callable[..., FakeNvml], project: Project, until: Callable[..., None]
 ) -> None:
@@ -385,6 +423,7 @@ def test_a_directory_of_leases_that_cannot_be_used_is_said_and_waited_for(
     log = project.output / ".runner" / "daemon.log"
     until(lambda: log.exists() and "Nothing starts on a GPU until this is over" in log.read_text(), dict)
     assert not (project.output / "N_0").exists()
+    assert "leases: its mode is 755 and must be 1777, as that of /tmp" in project.run("status").stdout
     leases.chmod(0o1777)
     assert run.wait(30) == 0
     assert project.stat("N_0") == {"a": "finished"}

@@ -179,6 +179,8 @@ def test_while_the_machine_is_short_of_room_the_daemon_waits_though_a_retry_is_d
     story.end("T_1", "a", 0)  # its next stage cannot start
     story.clock.now += 2.5
     assert story.daemon.step() == pytest.approx(HOLD_S - 2.5)
+    story.run(2)
+    assert [place.why_idle for place in story.daemon.places()] == [f"{story.output}/T_1: No space left on device"]
 
 
 def test_a_failure_that_nobody_watched_has_its_cause_on_record(story: Story) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pynvml
 import pytest
 
+from runner.devices import Limit
 from runner.gpus.desk import GpuDesk
+from runner.gpus.leases import LeaseStore
 from runner.gpuwish import GpuWish
 from runner.packing import STEADY_S, WHOLE
 from tests.fakenvml.driver import FakeGpu, FakeNvml, uuid
@@ -38,6 +41,64 @@ def test_one_look_that_errs_interrupts_nothing(desk: tuple[GpuDesk, FakeNvml]) -
     fake.fail("*", uuid(0), pynvml.NVML_ERROR_UNKNOWN)
     assert one.look(101.0).lost == []
     assert one.look(101.5).lost == [os.getpid()]
+
+
+@pytest.mark.parametrize(
+    ("wish", "cards_mib"),
+    [
+        (GpuWish(), [24_000, 80_000, 80_000]),
+        (GpuWish(("0",)), [24_000]),
+        (GpuWish(("0,1", "2")), [24_000, 80_000]),
+        (GpuWish(limit=Limit("2,0")), [24_000, 80_000]),
+    ],
+)
+def test_the_cards_on_which_an_attempt_could_run_again_are_those_of_its_run(
+    fake_nvml: Callable[..., FakeNvml], wish: GpuWish, cards_mib: list[int]
+) -> None:
+    fake_nvml(FakeGpu(0, total_mib=24_000), FakeGpu(1, total_mib=80_000), FakeGpu(2, total_mib=80_000))
+    desk = GpuDesk(print)
+    desk.ask(wish)
+    desk.begin(os.getpid(), {uuid(0): WHOLE}, None, None)
+    seen = desk.end(os.getpid())
+    assert seen is not None
+    assert (seen.card_mib, seen.cards_mib) == (24_000, cards_mib)
+    pynvml.nvmlShutdown()
+
+
+def test_other_daemons_see_that_what_was_adopted_is_this_ones(desk: tuple[GpuDesk, FakeNvml]) -> None:
+    store = LeaseStore()
+    lease, other = store.take({uuid(0): Fraction(1, 2)}), store.take({uuid(0): Fraction(1, 4)})
+    assert lease is not None
+    assert other is not None
+    for one, pid in ((lease, os.getpid()), (other, os.getppid())):
+        os.write(one.fd, b'{"pid": %d, "daemon": 1}\n' % pid)
+    desk[0].look(100.0)
+    daemons = {record.pid: record.daemon for record in store.held()}
+    assert daemons == {os.getpid(): os.getpid(), os.getppid(): 1}
+    lease.release()
+    other.release()
+
+
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_what_another_daemon_or_a_stranger_runs_beside_an_attempt_counts(
+    desk: tuple[GpuDesk, FakeNvml], has_lease: bool
+) -> None:
+    one, fake = desk
+    mine = LeaseStore().take({uuid(0): Fraction(1, 2)})
+    assert mine is not None
+    mine.name_root(os.getpid())
+    other = os.getppid()  # not below this one
+    if has_lease:
+        lease = LeaseStore().take({uuid(0): Fraction(1, 2)})
+        assert lease is not None
+        lease.name_root(other)
+    fake.gpus[0].processes = [(os.getpid(), "C", 1_000), (other, "C", 5_000)]
+    fake.show()
+    one.look(100.0)
+    mine.release()
+    seen = one.end(os.getpid())
+    assert seen is not None
+    assert (seen.most, seen.peak_mib) == (2, 1_000)
 
 
 @pytest.mark.parametrize("utilization", [60, 0])

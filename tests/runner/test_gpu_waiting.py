@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import stat
 import subprocess
@@ -79,12 +81,12 @@ def test_without_a_directory_of_leases_nobody_has_anything_to_leave(tmp_path: Pa
         b"[]",
         b"\xff",
         b"[" * 60_000,
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 0, "share": "1", "cards": []}',
-        b'{"pid": 1, "since": NaN, "at": 100, "gpus": 1, "share": "1", "cards": []}',
-        b'{"pid": 1, "since": 1, "at": NaN, "gpus": 1, "share": "1", "cards": []}',
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 1, "share": "1e9999999", "cards": []}',
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 1, "share": "1", "cards": 5}',
-        b'{"pid": 1, "since": 1, "at": 100, "gpus": 1e999, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 0, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": NaN, "at": 100, "count": 1, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": NaN, "count": 1, "share": "1", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 1, "share": "1e9999999", "cards": []}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 1, "share": "1", "cards": 5}',
+        b'{"pid": 1, "since": 1, "at": 100, "count": 1e999, "share": "1", "cards": []}',
     ],
 )
 def test_what_is_not_to_be_understood_is_passed_over(tmp_path: Path, content: bytes) -> None:
@@ -99,3 +101,39 @@ def test_a_directory_that_takes_no_file_is_told(tmp_path: Path) -> None:
     (tmp_path / f"{os.getuid()}-{os.getpid()}.new").mkdir()
     with pytest.raises(SystemFaultError, match="nobody can see that this run waits"):
         room.tell(WISH, 100.0)
+
+
+def test_what_cannot_be_removed_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = WaitingRoom(tmp_path)
+    room.tell(WISH, 100.0)
+    other_tells(tmp_path, 100.0)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("runner.gpus.waiting.os.unlink", refuse)
+    room.tell(None, 101.0)
+    assert room.others(100.5 + FRESH_S) == []
+
+
+def test_what_is_no_directory_is_an_empty_one(tmp_path: Path) -> None:
+    room = WaitingRoom(tmp_path / "leases")
+    (tmp_path / "leases").touch()
+    assert room.others(100.0) == []
+    room.tell(None, 100.0)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_somebody_put_where_it_writes_is_not_followed(tmp_path: Path, kind: str) -> None:
+    leases, victim = tmp_path / "leases", tmp_path / "victim"
+    leases.mkdir()
+    victim.write_text("precious")
+    trap = leases / f"{os.getuid()}-{os.getpid()}.new"
+    if kind == "link":
+        trap.symlink_to(victim)
+    else:
+        os.mkfifo(trap)
+    WaitingRoom(leases).tell(WISH, 100.0)
+    assert victim.read_text() == "precious"
+    (path,) = leases.iterdir()
+    assert json.loads(path.read_text())["at"] == 100.0

@@ -42,6 +42,12 @@ def test_out_of_memory_beside_others_runs_again_alone_until_it_is_over() -> None
     assert learning.demand(TRIAL, "train", LEARNED).share is None
 
 
+def test_out_of_memory_beside_a_stranger_again_and_again_comes_to_an_end() -> None:
+    learning, job = Learning(), Job(TRIAL, "train")
+    assert learning.was_oom(job, 2, 24_000, [24_000])
+    assert not learning.was_oom(job, 2, 24_000, [24_000])
+
+
 def test_out_of_memory_alone_needs_a_larger_card() -> None:
     learning, job = Learning(), Job(TRIAL, "train")
     assert not learning.was_oom(job, 1, 24_000, [24_000, 16_000, None])

@@ -456,3 +456,19 @@ def test_a_full_disk_leaves_neither_a_file_nor_a_descriptor(directory: Path, mon
     lease = store.take({"GPU-a": WHOLE})
     assert lease is not None
     lease.release()
+
+
+def test_a_disk_that_refuses_later_ends_no_daemon(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LeaseStore(directory)
+    lease = store.take({"GPU-a": WHOLE})
+    assert lease is not None
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patched:
+        for call in ("write", "unlink"):
+            patched.setattr(f"runner.gpus.leases.os.{call}", refuse)
+        lease.name_root(1)
+        lease.release()
+    assert store.held() == []

@@ -231,18 +231,20 @@ def test_a_program_that_only_prepares_is_not_steady(peak_mib: int, is_busy: bool
 
 
 @pytest.mark.parametrize(
-    ("was_alone", "card", "cards", "expected"),
+    ("was_alone", "card", "cards", "count", "expected"),
     [
-        (False, 24_000, [24_000], (True, 0)),
-        (True, 24_000, [24_000], (False, 24_000)),
-        (True, 24_000, [24_000, 48_000], (True, 24_000)),
-        (True, None, [24_000], (False, 0)),
+        (False, 24_000, [24_000], 1, (True, 0)),
+        (True, 24_000, [24_000], 1, (False, 24_000)),
+        (True, 24_000, [24_000, 48_000], 1, (True, 24_000)),
+        (True, 24_000, [24_000, 48_000], 2, (False, 24_000)),
+        (True, 24_000, [48_000, 24_000, 48_000], 2, (True, 24_000)),
+        (True, None, [24_000], 1, (False, 0)),
     ],
 )
-def test_out_of_memory_is_the_trials_fault_only_alone_on_the_largest_card(
-    was_alone: bool, card: int | None, cards: list[int | None], expected: tuple[bool, int]
+def test_out_of_memory_is_the_trials_fault_only_alone_on_the_largest_cards(
+    was_alone: bool, card: int | None, cards: list[int | None], count: int, expected: tuple[bool, int]
 ) -> None:
-    assert after_oom(was_alone, card, cards) == expected
+    assert after_oom(was_alone, card, cards, count) == expected
 
 
 # --- whatever the queue ---

@@ -8,10 +8,12 @@ from fractions import Fraction
 import pytest
 
 from runner.entry import Entry
+from runner.fairness import Wish
 from runner.learning import Learning
 from runner.line import Line, Queue
 from runner.model import JobState, Slot, Terms, Trial
-from runner.packing import Card, Sample
+from runner.packing import Card, Demand, Estimate, Sample
+from runner.pools import GpuPool
 from runner.slots import Slots
 
 CPUS = [Slot("cpu 0"), Slot("cpu 1")]
@@ -118,3 +120,17 @@ def test_what_a_slot_has_beyond_its_need_is_given_to_others() -> None:
     assert made.needed(less, learning.demand(first.trial, "train", first.due_terms())) is None
     made.release(less)
     assert filled(made, line) == [(2, "gpu 0")]
+
+
+def test_what_others_are_to_leave_is_what_they_can_make_room_for() -> None:
+    pool = GpuPool()
+    pool.set_cards([Card("A", 20_000, label="0"), Card("B", 20_000, label="1")], exists=True)
+    slow = Demand("slow", share=None, need=Estimate(4_750, max_level=1))  # slower together
+    assert pool.wish(slow) == Wish(1, Fraction(1, 4), frozenset("AB"))
+    ((_, slot),) = pool.place([slow])
+    other, first = Demand("other", share=Fraction(1, 4)), set(slot.shares)
+    assert pool.wish(slow) == Wish(1, Fraction(1, 4), frozenset("AB") - first)
+    assert pool.wish(other) == Wish(1, Fraction(1, 4), frozenset("AB") - first)
+    assert pool.wish(Demand("two", 2, Fraction(1, 4))) is None
+    pool.set_cards([Card("A,B", 20_000, label="0,1"), Card("C,D", 20_000, label="2,3")], exists=True)
+    assert pool.wish(Demand("pair")) == Wish(1, Fraction(1), frozenset({"A,B", "C,D"}))
