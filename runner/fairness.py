@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _ANYTHING = Fraction(1, 10**9)
 
@@ -74,7 +74,7 @@ def precedences(
         by_user[item.uid] += amount
         by_daemon[item.uid, item.pid] += amount
     found: dict[str, Precedence] = {}
-    for waiter in waiters:
+    for waiter in sorted(waiters, key=lambda waiter: (waiter.since_s, waiter.pid)):
         if (waiter.uid, waiter.pid) == (uid, pid):
             continue
         is_same_user = waiter.uid == uid
@@ -84,7 +84,7 @@ def precedences(
         above = _least(waiter.wish, theirs, is_earlier) - beside
         if not _can_be_left(waiter.wish, above, (uid, pid), held):
             continue
-        for gpu in {gpu for card in waiter.wish.cards for gpu in card.split(",")}:
+        for gpu in {gpu for card in _to_leave(waiter.wish, (uid, pid), held, found) for gpu in card.split(",")}:
             if gpu not in found or above < found[gpu].above:
                 found[gpu] = Precedence(waiter, above)
     return found
@@ -98,6 +98,31 @@ def _least(wish: Wish, theirs: Fraction, is_earlier: bool) -> Fraction:
     if theirs:
         return theirs + wish.amount
     return Fraction(0) if is_earlier else _ANYTHING
+
+
+def _to_leave(wish: Wish, me: tuple[int, int], held: Sequence[Holding], left: Collection[str]) -> Collection[str]:
+    """The cards that are left to somebody: all where he begins once the next attempt ends; otherwise the emptiest.
+
+    Where several attempts must end before he begins, all the other cards would idle meanwhile. `left`: the GPUs that
+    are left already to those who came before him.
+    """
+    free: defaultdict[str, Fraction] = defaultdict(lambda: Fraction(1))
+    largest: defaultdict[str, Fraction] = defaultdict(Fraction)  # of this daemon's attempts
+    others: defaultdict[str, Fraction] = defaultdict(Fraction)
+    for item in held:
+        for gpu, share in item.shares.items():
+            free[gpu] -= share
+            if (item.uid, item.pid) == me:
+                largest[gpu] = max(largest[gpu], share)
+            else:
+                others[gpu] += share
+    able = [card for card in sorted(wish.cards) if all(others[gpu] + wish.share <= 1 for gpu in card.split(","))]
+    soon = [card for card in able if all(free[gpu] + largest[gpu] >= wish.share for gpu in card.split(","))]
+    if len(soon) >= wish.count:
+        return soon
+    able.sort(key=lambda card: -min(free[gpu] for gpu in card.split(",")))
+    able.sort(key=lambda card: any(gpu in left for gpu in card.split(",")))
+    return able[: wish.count]
 
 
 def _can_be_left(wish: Wish, above: Fraction, me: tuple[int, int], held: Sequence[Holding]) -> bool:

@@ -35,16 +35,16 @@ def test_gpus_are_left_until_both_have_as_many() -> None:
     bob = Waiter(BOB, 2, 5.0, ONE)
     held = whole(ANN, 1, "A", "B", "C")
     assert all(0 < share < Fraction(1, 100) for share in above(ANN, 1, held, bob).values())  # he has nothing
-    assert above(ANN, 1, [*held, *whole(BOB, 2, "D")], bob) == dict.fromkeys(CARDS, 2)
+    assert above(ANN, 1, [*held, *whole(BOB, 2, "D")], bob) == dict.fromkeys("ABC", 2)  # nobody can leave D but he
     assert above(ANN, 1, [*whole(ANN, 1, "A", "B"), *whole(BOB, 2, "D", "C")], bob) == {}
 
 
 def test_users_are_equal_however_many_daemons_they_have() -> None:
     held = [*whole(ANN, 1, "A", "B"), *whole(ANN, 2, "C"), *whole(BOB, 3, "D")]
     bob = Waiter(BOB, 3, 5.0, ONE)
-    assert above(ANN, 2, held, bob) == dict.fromkeys(CARDS, 0)  # Ann's other daemon has two
-    assert above(ANN, 1, held, bob) == dict.fromkeys(CARDS, 1)
-    assert above(ANN, 1, held[:-1], Waiter(ANN, 2, 5.0, ONE)) == dict.fromkeys(CARDS, 2)
+    assert above(ANN, 2, held, bob) == {"C": 0}  # Ann's other daemon has two
+    assert above(ANN, 1, held, bob) == dict.fromkeys("AB", 1)
+    assert above(ANN, 1, held[:-1], Waiter(ANN, 2, 5.0, ONE)) == dict.fromkeys("ABD", 2)
     assert above(BOB, 3, held, Waiter(ANN, 2, 5.0, ONE)) == {}
 
 
@@ -59,7 +59,7 @@ def test_of_several_who_wait_the_one_with_the_least_counts() -> None:
         Waiter(BOB, 2, 5.0, Wish(1, Fraction(1), frozenset("ABCDE"))),
         Waiter(1002, 3, 5.0, Wish(1, Fraction(1, 2), frozenset("AB"))),
     )
-    expected = dict.fromkeys("CDE", Precedence(bob, Fraction(2))) | dict.fromkeys("AB", Precedence(eve, Fraction(3, 2)))
+    expected = {"E": Precedence(bob, Fraction(2))} | dict.fromkeys("AB", Precedence(eve, Fraction(3, 2)))
     assert precedences(ANN, 1, 0.0, held, [bob, eve]) == precedences(ANN, 1, 0.0, held, [eve, bob]) == expected
 
 
@@ -76,7 +76,7 @@ def test_nothing_is_kept_idle_for_a_job_that_would_have_more_with_it_than_who_le
     cards = "ABCDEFGH"
     held = [*whole(ANN, 1, *cards[:-1]), *whole(BOB, 2, cards[-1])]
     waiters = {count: Waiter(BOB, 2, 5.0, Wish(count, Fraction(1), frozenset(cards))) for count in (3, 4)}
-    assert above(ANN, 1, held, waiters[3]) == dict.fromkeys(cards, 4)  # then each has four
+    assert above(ANN, 1, held, waiters[3]) == dict.fromkeys(cards[:-1], 4)  # then each has four
     assert above(ANN, 1, held, waiters[4]) == {}  # he would have five
     assert above(ANN, 1, held[:-1], waiters[4]).keys() == set(cards)  # he has nothing
 
@@ -84,9 +84,22 @@ def test_nothing_is_kept_idle_for_a_job_that_would_have_more_with_it_than_who_le
 def test_gpus_that_are_only_given_together_are_left_together() -> None:
     pairs = Wish(1, Fraction(1), frozenset({"A,B", "C,D"}))
     held = [*whole(ANN, 1, "B", "C"), *whole(1002, 3, "A")]
-    assert above(ANN, 1, held, Waiter(BOB, 2, 5.0, pairs)).keys() == set("ABCD")
+    assert above(ANN, 1, held, Waiter(BOB, 2, 5.0, pairs)).keys() == set("CD")
+    assert above(ANN, 1, held[:-1], Waiter(BOB, 2, 5.0, pairs)).keys() == set("ABCD")
     assert above(ANN, 1, [*held, *whole(1002, 3, "D")], Waiter(BOB, 2, 5.0, pairs)) == {}
     assert above(ANN, 1, [*held, *whole(BOB, 2, "E")], Waiter(BOB, 2, 5.0, pairs)) == {}  # 1 and 2 are above her 2
+
+
+def test_where_several_must_end_first_no_more_cards_are_left_than_are_needed() -> None:
+    third = Fraction(1, 3)
+    counts = {"A": 3, "B": 2, "C": 3, "D": 3}
+    held = [Holding(ANN, 1, {card: third}) for card, count in counts.items() for _ in range(count)]
+    bob, eve = Waiter(BOB, 2, -5.0, ONE), Waiter(1002, 3, -4.0, ONE)
+    assert above(ANN, 1, held, bob).keys() == {"B"}
+    assert above(ANN, 1, held, bob, eve).keys() == {"A", "B"}
+    assert above(ANN, 1, [one for one in held if "B" not in one.shares], bob).keys() == {"B"}  # he has it at once
+    assert above(ANN, 1, held, Waiter(BOB, 2, -5.0, Wish(1, third, frozenset(CARDS)))).keys() == set(CARDS)
+    assert above(ANN, 1, held, Waiter(BOB, 2, -5.0, Wish(2, Fraction(1), frozenset(CARDS)))).keys() == {"A", "B"}
 
 
 @dataclass
