@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from runner.rounds import Record
 
 HOUR_S = 3600.0
+MOST = 1_000_000
+"""The combinations of a round: more are a slip, and all of them are listed at once."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ def _decide(decision: Decision) -> Record:
     rows = _rows(decision)
     printed = _ask(decision, rows)
     sweep = decision.request.expansion.read_grid(decision.first, decision.number + 1, printed)
+    if sweep is not None and sweep.grid.size > MOST:
+        raise InputError(
+            f"the grid for round {decision.number + 1} of {decision.first.title}: {sweep.grid.size:,} combinations, more than {MOST:,}."
+        )
     known = {row["id"] for row in rows}
     new = [] if sweep is None else [item for item in decision.request.expansion.ids(sweep) if item not in known]
     ended, limit = _end(decision, rows, sweep, new)

@@ -20,7 +20,7 @@ FILE = """\
 template:
   train: 'bash train.sh {x} {_output}'
 resource: {cpu: 2}
-default: {x: 0}
+default: {x: 0, steps: 1}
 ---
 _title: greedy
 _search: {next: python next.py, rounds: 5}
@@ -159,6 +159,8 @@ def test_a_grid_that_is_none_fails_the_search_until_it_is_mended(search: Project
     assert told in search.log("search.greedy/round_1", "decide")
     assert search.stat("search.greedy/round_1") == {"decide": "failed"}
     assert decided(search.output) == []
+    search.write("x: {_range: [0, 1000]}\nsteps: {_range: [0, 1001]}", "grid")
+    assert "the grid for round 2 of greedy: 1,001,000 combinations, more than 1,000,000." in typed().out
     search.write("x: 2", "grid")
     assert "train X_2" in typed().started()
 
