@@ -112,9 +112,8 @@ def _decide(decision: Decision) -> Record:
     printed = _ask(decision, rows)
     sweep = decision.request.expansion.read_grid(decision.first, decision.number + 1, printed)
     if sweep is not None and sweep.grid.size > MOST:
-        raise InputError(
-            f"the grid for round {decision.number + 1} of {decision.first.title}: {sweep.grid.size:,} combinations, more than {MOST:,}."
-        )
+        place = f"the grid for round {decision.number + 1} of {decision.first.title}"
+        raise InputError(f"{place}: {sweep.grid.size:,} combinations, more than {MOST:,}.")
     known = {row["id"] for row in rows}
     new = [] if sweep is None else [item for item in decision.request.expansion.ids(sweep) if item not in known]
     ended, limit = _end(decision, rows, sweep, new)
