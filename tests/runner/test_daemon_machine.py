@@ -104,13 +104,14 @@ class DaemonMachine(RuleBasedStateMachine):
             self.patch.setattr(module, name, self.faulty(getattr(module, name)))
         self.begin()
 
-    def faulty(self, write: Callable[..., None]) -> Callable[..., None]:
+    def faulty(self, write: Callable[..., Any]) -> Callable[..., Any]:
         """A write before or after which a kill may come."""
 
-        def write_or_crash(*arguments: Any, **options: Any) -> None:
+        def write_or_crash(*arguments: Any, **options: Any) -> Any:
             self.fault_point()
-            write(*arguments, **options)
+            written = write(*arguments, **options)
             self.fault_point()
+            return written
 
         return write_or_crash
 
@@ -375,11 +376,14 @@ class DaemonMachine(RuleBasedStateMachine):
         self.fault_in = None
         self.commands.do("resume", {})
         self.settle()
-        while not self.daemon.is_done:
+        for _ in range(1000):
+            if self.daemon.is_done:
+                break
             for attempt in list(self.world.living.values()):
                 self._end(attempt, 0)
             self.clock.now += DELAY_S
             self.settle()
+        assert self.daemon.is_done
         for trial in self.trials():
             assert RUNNING not in self.daemon.scheduler.states(trial).values()
         asked = {trial.directory: set(self.daemon.scheduler.states(trial)) for trial in self.trials()}
