@@ -188,7 +188,8 @@ def restore(directory: str, param: str, attempts: str) -> bool:
     if os.path.exists(f"{directory}/param") or not os.path.exists(path):  # noqa: PTH110 - called for every attempt
         return False
     since = b"".join(line + b"\n" for line in whole_lines(path)).decode()
-    replace_text(path, attempts + since)
+    if not since.startswith(attempts):  # as after a first try on a full disk
+        replace_text(path, attempts + since)
     replace_text(f"{directory}/param", param)
     return True
 

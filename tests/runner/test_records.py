@@ -331,3 +331,18 @@ def test_an_event_of_a_newer_version_is_not_taken_for_an_end(tmp_path: Path) -> 
     records.append_attempt(str(tmp_path), {"event": "heartbeat", "stage": "train", "attempt": 1})
     with pytest.raises(DamagedRecordError, match="line 2"):
         records.read_attempts(str(tmp_path))
+
+
+def test_records_of_an_emptied_directory_are_written_again_once_also_where_that_is_cut_off(tmp_path: Path) -> None:
+    text = records.write_param(str(tmp_path), {"lr": 1}, OWN, {})
+    line = records.append_attempt(str(tmp_path), start("train", 1))
+    assert not records.restore(str(tmp_path), text, line)
+    (tmp_path / "param").unlink()
+    (tmp_path / "attempts").write_text("exit\n")
+    (tmp_path / "param.tmp").mkdir()  # in the way of the second file
+    with pytest.raises(OSError, match="param"):
+        records.restore(str(tmp_path), text, line)
+    (tmp_path / "param.tmp").rmdir()
+    assert records.restore(str(tmp_path), text, line)
+    assert (tmp_path / "param").read_text() == text
+    assert (tmp_path / "attempts").read_text() == f"{line}exit\n"
