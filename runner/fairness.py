@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
 _ANYTHING = Fraction(1, 10**9)
 
@@ -73,6 +73,7 @@ def precedences(
         amount = sum(item.shares.values(), Fraction(0))
         by_user[item.uid] += amount
         by_daemon[item.uid, item.pid] += amount
+    taken = _Taken((uid, pid), held)
     found: dict[str, Precedence] = {}
     for waiter in sorted(waiters, key=lambda waiter: (waiter.since_s, waiter.pid)):
         if (waiter.uid, waiter.pid) == (uid, pid):
@@ -82,9 +83,7 @@ def precedences(
         beside = Fraction(0) if is_same_user else by_user[uid] - by_daemon[uid, pid]
         is_earlier = (waiter.since_s, waiter.pid) < (since_s, pid)
         above = _least(waiter.wish, theirs, is_earlier) - beside
-        if not _can_be_left(waiter.wish, above, (uid, pid), held):
-            continue
-        for gpu in {gpu for card in _to_leave(waiter.wish, (uid, pid), held, found) for gpu in card.split(",")}:
+        for gpu in _gpus(_to_leave(waiter.wish, above, taken, found)):
             if gpu not in found or above < found[gpu].above:
                 found[gpu] = Precedence(waiter, above)
     return found
@@ -100,42 +99,51 @@ def _least(wish: Wish, theirs: Fraction, is_earlier: bool) -> Fraction:
     return Fraction(0) if is_earlier else _ANYTHING
 
 
-def _to_leave(wish: Wish, me: tuple[int, int], held: Sequence[Holding], left: Collection[str]) -> Collection[str]:
+class _Taken:
+    """What there is of each GPU for others than one daemon, and what that has of it."""
+
+    def __init__(self, me: tuple[int, int], held: Iterable[Holding]) -> None:
+        self.room: defaultdict[str, Fraction] = defaultdict(lambda: Fraction(1))  # without its attempts
+        self.own: defaultdict[str, Fraction] = defaultdict(Fraction)
+        self.largest: defaultdict[str, Fraction] = defaultdict(Fraction)  # of its attempts
+        for item in held:
+            for gpu, share in item.shares.items():
+                if (item.uid, item.pid) == me:
+                    self.own[gpu] += share
+                    self.largest[gpu] = max(self.largest[gpu], share)
+                else:
+                    self.room[gpu] -= share
+
+    def free(self, gpu: str) -> Fraction:
+        """What nobody has."""
+        return self.room[gpu] - self.own[gpu]
+
+
+def _to_leave(wish: Wish, above: Fraction, taken: _Taken, left: Collection[str]) -> list[str]:
     """The cards that are left to somebody: all where he begins once the next attempt ends; otherwise the emptiest.
 
-    Where several attempts must end before he begins, all the other cards would idle meanwhile. `left`: the GPUs that
-    are left already to those who came before him.
+    Where several attempts must end before he begins, all the other cards would idle meanwhile. None where there is no
+    room for him once enough of this daemon's attempts have ended; it goes on with `above`. `left`: the GPUs that are
+    left already to those who came before him.
     """
-    free: defaultdict[str, Fraction] = defaultdict(lambda: Fraction(1))
-    largest: defaultdict[str, Fraction] = defaultdict(Fraction)  # of this daemon's attempts
-    others: defaultdict[str, Fraction] = defaultdict(Fraction)
-    for item in held:
-        for gpu, share in item.shares.items():
-            free[gpu] -= share
-            if (item.uid, item.pid) == me:
-                largest[gpu] = max(largest[gpu], share)
-            else:
-                others[gpu] += share
-    able = [card for card in sorted(wish.cards) if all(others[gpu] + wish.share <= 1 for gpu in card.split(","))]
-    soon = [card for card in able if all(free[gpu] + largest[gpu] >= wish.share for gpu in card.split(","))]
+    able = [card for card in sorted(wish.cards) if all(taken.room[gpu] >= wish.share for gpu in _gpus([card]))]
+    if len(able) < wish.count or _most(wish, above, taken) < wish.amount:
+        return []
+    soon = [card for card in able if all(taken.free(gpu) + taken.largest[gpu] >= wish.share for gpu in _gpus([card]))]
     if len(soon) >= wish.count:
         return soon
-    able.sort(key=lambda card: -min(free[gpu] for gpu in card.split(",")))
-    able.sort(key=lambda card: any(gpu in left for gpu in card.split(",")))
+    able.sort(key=lambda card: -min(map(taken.free, _gpus([card]))))
+    able.sort(key=lambda card: not _gpus([card]).isdisjoint(left))
     return able[: wish.count]
 
 
-def _can_be_left(wish: Wish, above: Fraction, me: tuple[int, int], held: Sequence[Holding]) -> bool:
-    """Whether there will be room for it once enough of this daemon's attempts have ended; it goes on with `above`."""
-    room: defaultdict[str, Fraction] = defaultdict(lambda: Fraction(1))
-    gpus = {gpu for card in wish.cards for gpu in card.split(",")}
-    elsewhere = Fraction(0)
-    for item in held:
-        for gpu, share in item.shares.items():
-            if (item.uid, item.pid) != me:
-                room[gpu] -= share
-            elif gpu not in gpus:
-                elsewhere += share
-    able = sum(all(room[gpu] >= wish.share for gpu in card.split(",")) for card in wish.cards)
+def _most(wish: Wish, above: Fraction, taken: _Taken) -> Fraction:
+    """How many GPUs of those that are wished for can be left in all, of which this daemon may keep some."""
+    gpus = _gpus(wish.cards)
+    elsewhere = sum((share for gpu, share in taken.own.items() if gpu not in gpus), Fraction(0))
     kept = Fraction(0) if above <= _ANYTHING else max(above - elsewhere, Fraction(0))
-    return able >= wish.count and sum((room[gpu] for gpu in gpus), -kept) >= wish.amount
+    return sum((taken.room[gpu] for gpu in gpus), -kept)
+
+
+def _gpus(cards: Iterable[str]) -> set[str]:
+    return {gpu for card in cards for gpu in card.split(",")}
