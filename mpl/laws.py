@@ -62,20 +62,22 @@ class Law:
 
     def _evaluate(self, p: Array, terms: Terms, jacobian: bool) -> tuple[Array, Array]:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            # Python's numbers leave arrays in single precision what they are.
+            l0, _, alpha, *rest = np.exp(p).tolist()
             main, power = self._main(p, terms)
             x = terms.area if "B" in self.parameters else terms.step + 1.0
-            columns = [np.full_like(main, np.exp(p[0])), power, -np.exp(p[2]) * power * np.log(x)]
+            columns = [np.full_like(main, l0), power, -alpha * power * np.log(x)]
             if "B" not in self.parameters:
                 return main, np.stack(columns, axis=1)
-            gain, weight = np.exp(p[3]), terms.weight
+            gain, weight = rest[0], terms.weight
             if self.risk:
-                later = np.exp(p[1] - np.exp(p[2]) * terms.log_before)
-                weight = weight * (np.exp(p[0]) + later)
+                later = np.exp(float(p[1]) - alpha * terms.log_before)
+                weight = weight * (l0 + later)
             response, slopes = self.response(p, terms.log_lr, terms.log_gap, terms.steps, jacobian)
             if not jacobian:
                 response *= weight
                 return main - gain * terms.sum(response[None])[0], np.empty((0, 0))
-            parts = np.empty((len(slopes) + (4 if self.risk else 1), len(weight)))
+            parts = np.empty((len(slopes) + (4 if self.risk else 1), len(weight)), dtype=weight.dtype)
             np.multiply(weight, response, out=parts[0])
             for part, slope in zip(parts[1:], slopes, strict=False):
                 np.multiply(weight, slope, out=part)
@@ -85,9 +87,9 @@ class Law:
                 np.multiply(parts[-2], terms.log_before, out=parts[-1])
             sums = -gain * terms.sum(parts)
             if self.risk:
-                columns[0] += np.exp(p[0]) * sums[-3]
+                columns[0] += l0 * sums[-3]
                 columns[1] += sums[-2]
-                columns[2] -= np.exp(p[2]) * sums[-1]
+                columns[2] -= alpha * sums[-1]
             return main + sums[0], np.column_stack((*columns, *sums[: 1 + len(slopes)]))
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -100,19 +102,22 @@ class Law:
         at the end of a decay to 0, has earned nothing.
         """
         if self.name == "momentum":
-            decay = -np.exp(p[4]) * steps
+            decay = -float(np.exp(p[4])) * steps
             rest = np.exp(decay)
             return 1 - rest, [-decay * rest] if jacobian else []
-        exponent, power = (np.exp(p[6]) if "gamma" in self.parameters else 0.0), np.exp(p[5])
+        power, *exponents = np.exp(p[5:]).tolist()
         # In place: this is where a fit spends its time.
-        base = log_gap + p[4]
-        if exponent:
-            base -= exponent * log_lr
-        np.exp(base, out=base)
-        if (ended := np.isnan(base)).any():
-            base[ended] = 0.0
+        log_x = log_gap + float(p[4])
+        for exponent in exponents:
+            log_x -= exponent * log_lr
+        base = np.exp(log_x)
+        if unusual := not np.isfinite(base.max(initial=0.0)):
+            base[np.isnan(base)] = 0.0
         base += 1
         log_base = np.log(base)
+        if unusual:
+            too_large = np.isinf(base)
+            log_base[too_large] = log_x[too_large]
         rest = log_base * -power
         np.exp(rest, out=rest)
         if not jacobian:
@@ -122,7 +127,7 @@ class Law:
         by_log_x *= power
         log_base *= rest
         log_base *= power
-        slopes = [by_log_x, log_base, *([log_lr * (-exponent * by_log_x)] if exponent else [])]
+        slopes = [by_log_x, log_base, *(log_lr * (-exponent * by_log_x) for exponent in exponents)]
         # An infinite x, or an LR of 0, times nothing left is nothing.
         for slope in slopes[1:]:
             slope[np.isnan(slope)] = 0.0

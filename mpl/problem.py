@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,8 +24,9 @@ DIVERGED = 2.0
 COARSE_POINTS = 12
 """Points of a curve from which a first descent sets out."""
 MANY_POINTS = 2000
-"""Points of a curve from which on a descent to all of them, which takes as long as they are many, comes last."""
-COARSE_TOLERANCE, HELD_TOLERANCE, TOLERANCE = 1e-3, 1e-5, 1e-7
+"""The most points of a curve before the last descent, which is to all of them."""
+COARSE_TOLERANCE, HELD_TOLERANCE, SINGLE_TOLERANCE, TOLERANCE = 1e-3, 1e-5, 3e-6, 1e-7
+"""In single precision an objective is uncertain by about SINGLE_TOLERANCE of it."""
 ALIKE = 1e-2
 """Objectives that differ by no more, in parts, are those of one minimum."""
 MOST_STARTS, SEED = 12, 2**31
@@ -96,6 +97,10 @@ class Problem:
             log_loss=self.log_loss[points],
             counts=tuple(counts.tolist()),
         )
+
+    def single(self) -> Problem:
+        """Return it in single precision: right to 1e-6 of a loss, in half the time."""
+        return replace(self, terms=self.terms.single())
 
     def thinned(self, points: int) -> Problem:
         """Return about so many points of each curve, evenly spread."""
@@ -193,25 +198,27 @@ def settle(law: Law, problem: Problem, prior: Prior, start: Array, tolerance: fl
     return replace(then, evaluations=first.evaluations + then.evaluations)
 
 
-def solve(law: Law, problem: Problem, prior: Prior, others: Sequence[Array] = ()) -> tuple[Solution, list[float]]:
-    """Descend from several starts on a few points, from the best end on more, and at last on all.
+def solve(law: Law, problem: Problem, prior: Prior, others: Iterable[Array] = ()) -> tuple[Solution, list[float]]:
+    """Descend from several starts on a few points, from the best end on more, and at last on all in full precision.
 
     Starts are tried until two of them have come to the best end, or there are MOST_STARTS of them; `others` are tried
     in any case. Returns also the objective that each start reached on the few.
     """
-    coarse = problem.coarse()
+    coarse = problem.coarse().single()
     ends: list[Solution] = []
     for start in default_starts(law, coarse):
-        if not _agree(ends):
-            ends.append(descend(law, coarse, prior, start, COARSE_TOLERANCE, FAR))
+        ends.append(descend(law, coarse, prior, start, COARSE_TOLERANCE, FAR))
+        if _agree(ends):
+            break
     for start in random_starts(law, coarse, MOST_STARTS - len(ends), SEED):
-        if not _agree(ends):
-            ends.append(settle(law, coarse, prior, start, COARSE_TOLERANCE))
+        if _agree(ends):
+            break
+        ends.append(settle(law, coarse, prior, start, COARSE_TOLERANCE))
     ends += [settle(law, coarse, prior, start, COARSE_TOLERANCE) for start in others]
     objectives = [end.objective for end in ends]
     best = ends[int(np.argmin(objectives))]
-    for part in (problem.thinned(MANY_POINTS), problem) if max(problem.counts) > MANY_POINTS else (problem,):
-        best = descend(law, part, prior, best.parameters)
+    for part, tolerance in ((problem.thinned(MANY_POINTS).single(), SINGLE_TOLERANCE), (problem, TOLERANCE)):
+        best = descend(law, part, prior, best.parameters, tolerance)
         ends.append(best)
     evaluations = sum(end.evaluations for end in ends)
     return replace(best, evaluations=evaluations), objectives
@@ -223,16 +230,16 @@ def _agree(ends: Sequence[Solution]) -> bool:
     return len(ends) > 1 and objectives[1] <= (1 + ALIKE) * objectives[0]
 
 
-def default_starts(law: Law, problem: Problem) -> list[Array]:
-    """Return the centre of the shapes at three speeds of response, with the best L0, A, alpha and B for each."""
-    return [linear_start(law, problem, _guess(law, problem, speed)) for speed in (30.0, 300.0, 3000.0)]
+def default_starts(law: Law, problem: Problem) -> Iterator[Array]:
+    """Yield the centre of the shapes at three speeds of response, with the best L0, A, alpha and B for each."""
+    for speed in (30.0, 300.0, 3000.0):
+        yield linear_start(law, problem, _guess(law, problem, speed))
 
 
-def random_starts(law: Law, problem: Problem, count: int, seed: int) -> list[Array]:
-    """Return log-uniform parameters from wide ranges."""
+def random_starts(law: Law, problem: Problem, count: int, seed: int) -> Iterator[Array]:
+    """Yield log-uniform parameters from wide ranges."""
     rng = np.random.default_rng(seed)
     least, most = float(np.exp(problem.log_loss.min())), float(np.exp(problem.log_loss.max()))
-    starts = []
     for _ in range(count):
         guess = _guess(law, problem, 10 ** rng.uniform(0, 4))
         guess["L0"] = least * rng.uniform(0.3, 1.0)
@@ -240,8 +247,7 @@ def random_starts(law: Law, problem: Problem, count: int, seed: int) -> list[Arr
         guess["alpha"] = rng.uniform(0.1, 1.0)
         guess["B"] = least / problem.peak * 10 ** rng.uniform(-2.5, -0.5) / (least if law.risk else 1.0)
         guess["beta"], guess["gamma"] = rng.uniform(0.1, 1.5), rng.uniform(0.1, 1.1)
-        starts.append(np.log([guess[name] for name in law.parameters]))
-    return starts
+        yield np.log([guess[name] for name in law.parameters])
 
 
 def _guess(law: Law, problem: Problem, speed: float) -> dict[str, float]:

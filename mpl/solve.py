@@ -120,11 +120,11 @@ class _Point:
 
     def within_reach(self, move: Array, damping: float) -> Array:
         """Return the damped step with no part longer than MAX_MOVE: longer ones are cut, the others solved again."""
-        normal = self.normal + damping * np.diag(self.scale**2)
         held = np.zeros(len(move), dtype=bool)
         while (longer := np.abs(move) > MAX_MOVE).any():
             held |= longer
             move = np.clip(move, -MAX_MOVE, MAX_MOVE)
+            normal = self.normal + damping * np.diag(self.scale**2)
             pull = self.gradient[~held] - normal[np.ix_(~held, held)] @ move[held]
             move[~held] = np.linalg.solve(normal[np.ix_(~held, ~held)], pull)
         return move

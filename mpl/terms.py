@@ -11,7 +11,7 @@ parameters, so that a fit does it once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -84,6 +84,10 @@ class Terms:
         picked |= {name: getattr(self, name)[at] for name in TERM_ARRAYS}
         return Terms(first=np.concatenate(([0], np.cumsum(counts))), **picked)
 
+    def single(self) -> Terms:
+        """Return them in single precision, in which exp and log take a third of the time."""
+        return replace(self, **{name: getattr(self, name).astype(np.float32) for name in TERM_ARRAYS})
+
 
 TERM_ARRAYS = ("weight", "log_lr", "gap", "before", "steps")
 
@@ -104,8 +108,10 @@ def compress(lrs: Array, steps: Ints, nodes: int = NODES) -> Terms:
 
 def first_peak(lrs: Array) -> int:
     """Return the step that ends the warm-up: that of the largest LR before the LR first falls by a thousandth."""
-    falls = np.flatnonzero(lrs < (1 - FALL) * np.maximum.accumulate(lrs))
-    return int(np.argmax(lrs[: falls[0]] if len(falls) else lrs))
+    top = int(np.argmax(lrs))
+    rise = lrs[:top]
+    falls = np.flatnonzero(rise < (1 - FALL) * np.maximum.accumulate(rise))
+    return int(np.argmax(rise[: falls[0]])) if len(falls) else top
 
 
 class Changes:
@@ -179,7 +185,8 @@ class _Tree:
             smooth = level.smooth[np.minimum(block, len(level.smooth) - 1)]
             far = whole & smooth & (area[point] - self.end[last] >= length)
             at, of = point[far], block[far]
-            found.append((np.repeat(at, self.nodes), level.source[of].ravel(), level.weight[of].ravel()))
+            source, weight = level.source.take(of, axis=0), level.weight.take(of, axis=0)
+            found.append((np.repeat(at, self.nodes), source.ravel(), weight.ravel()))
             size = level.size // 2
             point, block = np.repeat(point[~far], 2), np.repeat(2 * block[~far], 2)
             block[1::2] += 1
@@ -214,7 +221,7 @@ class _Level:
         good = []
         for first, end in _chunks(count):
             values = kinds[:, first * size : end * size].reshape(len(kinds), end - first, size).swapaxes(1, 2)
-            good.append(_follows(values, values[:, at], lagrange))
+            good.append(_follows(np.ascontiguousarray(values), values.take(at, axis=1), lagrange))
         return _Level(size, at, np.concatenate(good), drop[: count * size].reshape(count, size) @ lagrange.T)
 
     def above(self, kinds: Array) -> _Level:
@@ -224,7 +231,7 @@ class _Level:
         good = self.smooth[: 2 * count : 2] & self.smooth[1 : 2 * count : 2]
         for first, end in _chunks(count):
             starts = np.arange(first, end) * size
-            values, nodes = kinds[:, starts + inner[:, None]], kinds[:, starts + at[:, None]]
+            values, nodes = (kinds.take(starts + places[:, None], axis=1) for places in (inner, at))
             good[first:end] &= _follows(values, nodes, lagrange)
         return _Level(size, at, good, self.weight[: 2 * count].reshape(count, len(inner)) @ lagrange.T)
 

@@ -78,6 +78,20 @@ def plain_sum(law: str, lrs: Array, step: int) -> mpmath.mpf:
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", SCHEDULES)
+def test_single_precision_is_right_to_a_millionth_of_the_loss(law: str, name: str) -> None:
+    """At C = e^100, beyond the range of single precision, too."""
+    lrs, chosen = SCHEDULES[name](2000), law_of(law)
+    terms = compress(lrs, np.arange(200, 2000, 7))
+    slow = np.array([*values(law)[:4], 100.0, np.log(0.01), np.log(2.0)])[: len(chosen.parameters)]
+    for logs in (values(law), slow) if "C" in chosen.parameters else (values(law),):
+        loss, jacobian = chosen.jacobian(logs, terms)
+        single, slopes = chosen.jacobian(logs, terms.single())
+        np.testing.assert_allclose(single, loss, rtol=1e-6)
+        np.testing.assert_allclose(slopes, jacobian, rtol=0, atol=3e-6 * np.abs(jacobian).max())
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_against_fifty_digits(law: str, name: str) -> None:
     lrs = SCHEDULES[name](700)
     steps = np.array([2, 34, 35, 36, 99, 400, 640, 698, 699])
