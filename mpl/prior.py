@@ -48,7 +48,7 @@ Fold = tuple[Problem, Problem]
 
 def folds(laws: Sequence[Law], problem: Problem) -> list[Fold]:
     """Return folds that each of the laws can be fitted to: each curve left out once, or else the end of each."""
-    few = problem.thinned(SCORE_POINTS)
+    few = problem.thinned(SCORE_POINTS).single()
     return curves_left_out(laws, few) or [few.tails(TAIL)]
 
 
