@@ -10,7 +10,7 @@ MPL = ["scipy>=1.11"]
 VISION = [*TRAIN, "open_clip_torch>=2.24", "timm>=1.0", "torchvision>=0.24"]
 SEARCH = ["cmaes>=0.10", "optuna>=4.0", "scipy>=1.11"]
 NOTIFY = ["apprise>=1.8"]
-STATS = ["scipy>=1.11", "scikit-learn>=1.4"]
+STATS = ["scipy>=1.15", "scikit-learn>=1.4"]
 REPORT = ["plotly>=5.20"]
 DEV = [
     *NOTIFY,
@@ -47,10 +47,10 @@ setup(
     install_requires=[
         "matplotlib>=3.8",
         "numpy>=1.26",
-        "nvidia-ml-py>=12.535",
+        "nvidia-ml-py>=12.550.52",
         "pandas>=2.1",
         "psutil>=5.9.6",
-        "pydantic>=2.6",
+        "pydantic>=2.9",
         "PyYAML>=6.0.1",
         "rich>=13.7",
         "tensorboard>=2.16",
