@@ -206,7 +206,7 @@ class Intake:
             batch=self._batch,
         )  # fmt: skip
         word = _word(found, was_waiting=old is not None and JobState.PENDING in before.values())
-        if word == "waiting" and (old is None or not origin.is_same(old, trial)):
+        if word == "waiting" and (old is None or not (origin.is_same(old, trial) and origin.is_run_like(old))):
             word = "changed"
         return _Examined(trial, origin, found, found.states, word)
 
