@@ -107,6 +107,11 @@ class BatchDesk:
         """Whether nothing is to be submitted or being canceled."""
         return self.submitting is None and not self.waiting and not self._cancels
 
+    @property
+    def trouble(self) -> str:
+        """What the batch system does not do at present, in its own words."""
+        return next((item.text for item in (self._answering, *self._taking.values()) if item.text), "")
+
     def may_have(self, array: Array) -> bool:
         """Whether the batch system may have an array whose job is not known, because its answer was lost."""
         return array is self.submitting or (array.job is None and batchfile.was_tried(array.folder))

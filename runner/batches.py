@@ -113,11 +113,8 @@ class Batches:
                 )
                 reasons["not submitted yet"] += due + sum(len(array.tasks) for array in desk.waiting)
                 waits = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common() if count)
-                yield (
-                    desk.name,
-                    runs / (len(tasks) + due),
-                    f"running: {counted(runs, 'task')}; waiting: {waits or 'none'}",
-                )
+                text = f"running: {counted(runs, 'task')}; waiting: {waits or 'none'}"
+                yield desk.name, runs / (len(tasks) + due), f"{text}. {desk.trouble}".rstrip(". ")
 
     @property
     def is_idle(self) -> bool:

@@ -547,6 +547,8 @@ def test_a_batch_system_that_does_not_answer_is_asked_again(site: Site) -> None:
     site.run(0)
     site.look(3)
     assert site.said == ["fake: squeue: connect failure. It is asked again; what runs goes on."]
+    (place,) = site.daemon._batches.standing()
+    assert place[2] == "running: 0 tasks; waiting: 1 not submitted yet. squeue: connect failure"
     site.system.fault = None
     site.look()
     assert site.said[1:] == ["fake answers again.", "Submitted to fake: job 1, 1 task."]
