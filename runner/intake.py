@@ -157,7 +157,7 @@ class Intake:
             self._left_out.discard(item.trial.key)
             known = self._scheduler.trial(item.trial.key)
             if item.is_withdrawn and known is not None and self.away.withdraw(known):
-                self._enter(item.trial, self._recover(item.trial, item.origin), item.origin)
+                self._enter(item.trial, self._recover(item.trial, item.origin, revives=True), item.origin)
             elif item.found is None:
                 self._origins[item.trial.key] = item.origin
                 self._scheduler.add(item.trial, item.states, item.origin.terms)
@@ -203,7 +203,7 @@ class Intake:
         inputs = None if trial.needs is None or trial.needs.waits else self.pipeline.inputs(trial, header.cwd)
         found = recovery.recover(
             trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs,
-            batch=self._batch,
+            revives=JobState.PENDING in before.values(), batch=self._batch,
         )  # fmt: skip
         word = _word(found, was_waiting=old is not None and JobState.PENDING in before.values())
         if word == "waiting" and (old is None or not (origin.is_same(old, trial) and origin.is_run_like(old))):
@@ -233,14 +233,15 @@ class Intake:
         return _Examined(trial, origin, None, states, "changed", is_withdrawn=True)
 
     def _recover(
-        self, trial: Trial, origin: Origin, fate: Fate = UNKNOWN, given: str | None = None, batch: str = ""
-    ) -> Found:
+        self, trial: Trial, origin: Origin, fate: Fate = UNKNOWN, given: str | None = None, revives: bool = False,
+        batch: str = "",
+    ) -> Found:  # fmt: skip
         header = next(iter(origin.plan_of.values())).header
         forced = frozenset(trial.stages if header.is_forced and origin.ask == header.plan_id else ())
         inputs = given or self.pipeline.inputs(trial, header.cwd)
         return recovery.recover(
             trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs,
-            fate=fate, batch=batch,
+            revives=revives, fate=fate, batch=batch,
         )  # fmt: skip
 
     def examine_again(self, trial: Trial, batch: str, fate: Fate) -> Found:

@@ -116,8 +116,9 @@ def recover(
     What an attempt under the same `ask` came to stands: a daemon that takes a plan up again repeats neither what was
     forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished,
     and so do those that had other `inputs`, with all after them.
-    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself, or the trial
-    was given to a `batch` since, to go on. `fate` is that of the task in which the attempts were that are over now.
+    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself or finds it due
+    already, or the trial was given to a `batch` since, to go on. `fate` is that of the task in which the attempts were
+    that are over now.
 
     Raises:
         InputError: an attempt may still run on another host.

@@ -268,9 +268,9 @@ def test_a_stage_that_is_left_out_while_its_task_runs_is_run_all_the_same(
     assert site.daemon.is_done
 
 
-@pytest.mark.parametrize("is_forced", [False, True])
+@pytest.mark.parametrize(("is_forced", "is_edited"), [(False, False), (True, False), (False, True)])
 def test_a_pruned_trial_stays_so_and_goes_on_in_a_new_task_when_a_later_one_is_worse(
-    site: Site, runs: Callable[..., None], is_forced: bool
+    site: Site, runs: Callable[..., None], is_forced: bool, is_edited: bool
 ) -> None:
     rule = StageOptions(executor="fake", batch={"lease": 50}, prune=Rule((3,), keep=1 / 2))
     site.run(0, 1, command=LASTS, options={"a": rule}, is_forced=is_forced)
@@ -283,10 +283,15 @@ def test_a_pruned_trial_stays_so_and_goes_on_in_a_new_task_when_a_later_one_is_w
         site.look()
     assert (site.state("T_0"), site.state("T_1")) == (JobState.SUBMITTED, JobState.PRUNED)
     assert len(site.system.batches) == 2
-    child = site.start("2")
-    runs(2, job="2")
+    job = "2"
+    if is_edited:
+        site.run(0, 1, command=LASTS, options={"a": replace(rule, timeout_s=600)})
+        assert (site.state("T_0"), site.state("T_1")) == (JobState.SUBMITTED, JobState.PRUNED)
+        job = "3"
+    child = site.start(job)
+    runs(2, job=job)
     (site.output / "T_0" / "end").touch()
-    assert site.finish(child, "2") == 0
+    assert site.finish(child, job) == 0
     site.look()
     assert (site.state("T_0"), site.state("T_1")) == (JobState.COMPLETED, JobState.PRUNED)
     assert site.daemon.is_done
