@@ -9,7 +9,7 @@ from runner import batchfile
 from runner.batchscript import batch_of
 from runner.errands import Errands
 from runner.errors import RunnerError
-from runner.executors.batch import UnreachableError
+from runner.executors.batch import FullError, UnreachableError
 from runner.process import boot_seconds
 from runner.text import counted
 
@@ -53,10 +53,12 @@ class BatchDesk:
         wake: Callable[[], None],
         say: Callable[[str], None],
         refused: Callable[[Array, str], None],
+        too_large: Callable[[Array], None],
         seen: Callable[[Sequence[Array], Sequence[Seen]], None],
         gone: Callable[[Sequence[Gone]], None],
     ) -> None:
-        """`refused` hears of an array that is never taken, `seen` of the queue, `gone` of what accounting says."""
+        """`refused` hears of an array that is never taken, `too_large` of one for which there is no room now, `seen` of
+        the queue, `gone` of what accounting says."""
         self.name = name
         self.executor = executor
         self.arrays: list[Array] = []
@@ -64,7 +66,7 @@ class BatchDesk:
         self.max_tasks: int | None = None
         self._errands = Errands(wake)
         self._say = say
-        self._refused, self._seen, self._gone = refused, seen, gone
+        self._refused, self._too_large, self._seen, self._gone = refused, too_large, seen, gone
         self._look_at = 0.0
         self._taking: dict[str, _Trouble] = {}  # by what is told: a full queue takes none, and others may
         self._answering = _Trouble("answers again")
@@ -105,6 +107,11 @@ class BatchDesk:
         """Whether nothing is to be submitted or being canceled."""
         return self.submitting is None and not self.waiting and not self._cancels
 
+    @property
+    def trouble(self) -> str:
+        """What the batch system does not do at present, in its own words."""
+        return next((item.text for item in (self._answering, *self._taking.values()) if item.text), "")
+
     def may_have(self, array: Array) -> bool:
         """Whether the batch system may have an array whose job is not known, because its answer was lost."""
         return array is self.submitting or (array.job is None and batchfile.was_tried(array.folder))
@@ -112,6 +119,10 @@ class BatchDesk:
     def submit(self, array: Array) -> None:
         """Has an array submitted whose intent is on disk, unless the batch system has it already."""
         self.waiting.append(array)
+
+    def submit_next(self, arrays: Sequence[Array]) -> None:
+        """Has arrays submitted before the others."""
+        self.waiting[:0] = arrays
 
     def watch(self, array: Array) -> None:
         """Takes in an array that was submitted before."""
@@ -152,7 +163,7 @@ class BatchDesk:
             if error is not None:
                 self._fail(trouble, error)
                 return
-            if trouble.text:
+            if trouble.text and not isinstance(future.result(), RunnerError):
                 trouble.end()
                 self._say(f"{self.name} {trouble.over}.")
             then(future.result())
@@ -177,10 +188,12 @@ class BatchDesk:
         self.max_tasks = most
 
     def _submit(self, array: Array) -> str | RunnerError:
-        """On the errands' thread: the job of an array, or why there will never be one."""
+        """On the errands' thread: the job of an array, or why there will never be one, or not as it is."""
         try:
             return self._job_of(array)
-        except UnreachableError:
+        except UnreachableError as error:
+            if isinstance(error, FullError) and len(array.tasks) > 1:
+                return error
             raise
         except RunnerError as error:
             return error
@@ -207,6 +220,9 @@ class BatchDesk:
         return job
 
     def _submitted(self, array: Array, job: str | RunnerError) -> None:
+        if isinstance(job, FullError):
+            self._too_large(array)
+            return
         self.waiting.remove(array)
         if isinstance(job, RunnerError):
             self._refused(array, str(job))

@@ -113,11 +113,8 @@ class Batches:
                 )
                 reasons["not submitted yet"] += due + sum(len(array.tasks) for array in desk.waiting)
                 waits = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common() if count)
-                yield (
-                    desk.name,
-                    runs / (len(tasks) + due),
-                    f"running: {counted(runs, 'task')}; waiting: {waits or 'none'}",
-                )
+                text = f"running: {counted(runs, 'task')}; waiting: {waits or 'none'}"
+                yield desk.name, runs / (len(tasks) + due), f"{text}. {desk.trouble}".rstrip(". ")
 
     @property
     def is_idle(self) -> bool:
@@ -202,10 +199,13 @@ class Batches:
         if not task.revoke():
             return False
         self._book.cancel(task)
+        self._take_back(task)
+        return True
+
+    def _take_back(self, task: Task) -> None:
         for trial in self._news.trials(task):
             self._give_back(trial)
         self._book.forget(task)
-        return True
 
     def _give_back(self, trial: Trial) -> None:
         states = self._scheduler.states(trial)
@@ -273,13 +273,31 @@ class Batches:
             except ValueError as error:
                 raise RunnerError(str(error)) from error
             self._desks[name] = BatchDesk(
-                name, executor, self._wake, self._say, self._refused, self._returns.look, self._returns.explained
-            )
+                name, executor, self._wake, self._say, self._refused, self._halve, self._returns.look,
+                self._returns.explained,
+            )  # fmt: skip
         return self._desks[name]
 
     def _refused(self, array: Array, text: str) -> None:
         self._returns.refused(array, text)
         self._close(array)
+
+    def _halve(self, array: Array) -> None:
+        """Submits an array in two parts instead: there is no room for all of it now."""
+        tasks = list(array.tasks.values())
+        self._close(array)  # first: no daemon may find a trial in two batches
+        middle = -(-len(tasks) // 2)
+        halves = []
+        for part in (tasks[:middle], tasks[middle:]):
+            try:
+                halves.append(array.with_tasks(part))
+            except OSError as error:
+                for task in part:
+                    self._take_back(task)
+                self._run_short(error)
+        for half in halves:
+            self._book.enter(half)
+        self._desks[array.intent.executor].submit_next(halves)
 
     def _close(self, array: Array) -> None:
         self._desks[array.intent.executor].drop(array)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from runner import claims
+from runner import batchfile, claims
 from runner.logtail import last_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from runner.batchfile import Intent, Part
@@ -26,6 +28,18 @@ class Array:
     keys: BatchKeys
     job: str | None = None
     tasks: dict[int, Task] = field(default_factory=dict)  # those that are not over
+
+    def with_tasks(self, tasks: Sequence[Task]) -> Array:
+        """Another array with some of its tasks, whose intent is on disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        parts = tuple(task.parts for task in tasks)
+        intent = replace(self.intent, name=batchfile.new_name(), tasks=parts, created=time.time())
+        folder = self.folder.with_name(intent.name)
+        batchfile.write(folder, intent)
+        return Array(folder, intent, self.keys)
 
 
 @dataclass(eq=False)

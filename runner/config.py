@@ -13,6 +13,7 @@ from runner import arithmetic, executorfile, gather, gatherfile, headerfile, sea
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
 from runner.gridfile import Known, always_set, parse_sweep
+from runner.process import bash
 from runner.values import is_parameter_name, text_of
 from runner.yamlfile import Document, parse_documents, read_text
 
@@ -188,9 +189,9 @@ def _check_syntax(templates: Mapping[str, Template], header: Header, document: D
 
 
 def _syntax_error(commands: str) -> str | None:
-    done = subprocess.run(["bash", "-n"], input=commands.encode(), stderr=subprocess.PIPE, check=False)
+    done = subprocess.run([bash(), "-n"], input=commands.encode(), stderr=subprocess.PIPE, check=False)
     lines = done.stderr.decode(errors="replace").splitlines()
-    return re.sub(r"^bash: (line \d+: )?", "", lines[0]) if done.returncode and lines else None
+    return re.sub(r"^\S*bash: (line \d+: )?", "", lines[0]) if done.returncode and lines else None
 
 
 def _check_params(names: Iterable[str], document: Document, parent: KeyPath) -> None:

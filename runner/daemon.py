@@ -62,7 +62,8 @@ class Daemon:
         self._say = say
         self._paused = paused
         self._ledger = Ledger()
-        self.intake = Intake(self.scheduler, self._ledger, executor, tell, self._adopt)
+        batch = (task or "").partition("/")[0]
+        self.intake = Intake(self.scheduler, self._ledger, executor, tell, self._adopt, batch)
         launcher = Launcher(executor, self.intake, self._ledger, task)
         self._attempts = Attempts(executor, self.scheduler, self.intake, launcher, say)
         self._shortage = Shortage(self._ledger, say)

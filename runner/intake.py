@@ -96,12 +96,15 @@ class Intake:
         executor: Executor,
         tell: Callable[[Event], None],
         adopt: Callable[[Job, Adopted], None],
+        batch: str = "",
     ) -> None:
+        """`batch`: the one in whose task this works."""
         self._scheduler = scheduler
         self._ledger = ledger
         self._executor = executor
         self._tell = tell
         self._adopt = adopt
+        self._batch = batch
         self._origins: dict[str, Origin] = {}
         self._left_out: set[str] = set()  # trials that run, but are no longer asked for
         self.away: Away = Nowhere()
@@ -154,7 +157,7 @@ class Intake:
             self._left_out.discard(item.trial.key)
             known = self._scheduler.trial(item.trial.key)
             if item.is_withdrawn and known is not None and self.away.withdraw(known):
-                self._enter(item.trial, self._recover(item.trial, item.origin), item.origin)
+                self._enter(item.trial, self._recover(item.trial, item.origin, revives=True), item.origin)
             elif item.found is None:
                 self._origins[item.trial.key] = item.origin
                 self._scheduler.add(item.trial, item.states, item.origin.terms)
@@ -199,10 +202,11 @@ class Intake:
         # What waits for others is examined again, with what they made, when they have come to an end.
         inputs = None if trial.needs is None or trial.needs.waits else self.pipeline.inputs(trial, header.cwd)
         found = recovery.recover(
-            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs
-        )
+            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs,
+            revives=JobState.PENDING in before.values(), batch=self._batch,
+        )  # fmt: skip
         word = _word(found, was_waiting=old is not None and JobState.PENDING in before.values())
-        if word == "waiting" and (old is None or not origin.is_same(old, trial)):
+        if word == "waiting" and (old is None or not (origin.is_same(old, trial) and origin.is_run_like(old))):
             word = "changed"
         return _Examined(trial, origin, found, found.states, word)
 
@@ -228,17 +232,21 @@ class Intake:
             return _Examined(trial, old, None, dict(before), "waiting")
         return _Examined(trial, origin, None, states, "changed", is_withdrawn=True)
 
-    def _recover(self, trial: Trial, origin: Origin, fate: Fate = UNKNOWN, given: str | None = None) -> Found:
+    def _recover(
+        self, trial: Trial, origin: Origin, fate: Fate = UNKNOWN, given: str | None = None, revives: bool = False,
+        batch: str = "",
+    ) -> Found:  # fmt: skip
         header = next(iter(origin.plan_of.values())).header
         forced = frozenset(trial.stages if header.is_forced and origin.ask == header.plan_id else ())
         inputs = given or self.pipeline.inputs(trial, header.cwd)
         return recovery.recover(
-            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs, fate=fate
-        )
+            trial, self._executor, this_host(), forced, header.takes_over, origin.ask, origin.retries, inputs,
+            revives=revives, fate=fate, batch=batch,
+        )  # fmt: skip
 
-    def examine_again(self, trial: Trial, fate: Fate) -> Found:
-        """What has become of a trial that another executor had; the ledger knows it from now on."""
-        found = self._recover(trial, self._origins[trial.key], fate)
+    def examine_again(self, trial: Trial, batch: str, fate: Fate) -> Found:
+        """What has become of a trial that was in a batch; the ledger knows it from now on."""
+        found = self._recover(trial, self._origins[trial.key], fate, batch=batch)
         self._ledger.take_in(trial, found)
         return found
 

@@ -109,14 +109,16 @@ def recover(
     inputs: str | None = None,
     revives: bool = False,
     fate: Fate = UNKNOWN,
+    batch: str = "",
 ) -> Found:
     """Reads a trial's records; closes attempts that are over, and adopts those that run.
 
     What an attempt under the same `ask` came to stands: a daemon that takes a plan up again repeats neither what was
     forced nor what failed, but for what `retries` says of its stage. The stages `forced` run though they are finished,
     and so do those that had other `inputs`, with all after them.
-    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself. `fate` is
-    that of the task in which the attempts were that are over now.
+    What was pruned stays so, unless `ask`, which then `revives`, is a later word about the trial itself or finds it due
+    already, or the trial was given to a `batch` since, to go on. `fate` is that of the task in which the attempts were
+    that are over now.
 
     Raises:
         InputError: an attempt may still run on another host.
@@ -152,12 +154,12 @@ def recover(
         records.write_stat(trial.directory, told)
     failed = failures(trial, ask, history)
     due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
-    states = _states(trial, told, history, forced, ask, due, revives)
+    states = _states(trial, told, history, forced, ask, due, revives, batch)
     states |= dict.fromkeys(_stale(trial, told, history, inputs), JobState.PENDING)
     newest = history.attempts[-1].start if history.attempts else {}
     return Found(
         states, _counts(history), tuple(adopted), failures=failed, code=newest.get("code"),
-        fallbacks=_fallbacks(history), resumed=_resumed(history, ask), batch=newest.get("task", "/").partition("/")[0],
+        fallbacks=_fallbacks(history), resumed=_resumed(history, ask), batch=_batch_of(newest),
     )  # fmt: skip
 
 
@@ -199,17 +201,22 @@ def _states(
     ask: str,
     due: Set[str],
     revives: bool,
+    batch: str,
 ) -> dict[str, JobState]:
     states: dict[str, JobState] = {}
     is_blocked = is_pruned = False
     for stage in trial.stages:
         last, state = history.last(stage), told.get(stage, JobState.PENDING)
         is_own = last is not None and last.start.get("ask") == ask
+        if batch:
+            stays_pruned = last is not None and _batch_of(last.start) == batch
+        else:
+            stays_pruned = is_own or not (revives or stage in forced)
         if state is JobState.COMPLETED and (is_own or stage not in forced):
             states[stage] = state
         elif state is JobState.RUNNING:
             states[stage] = JobState.PENDING  # until it is adopted, also behind one that failed
-        elif is_pruned or (state is JobState.PRUNED and stage not in forced and (is_own or not revives)):
+        elif is_pruned or (state is JobState.PRUNED and stays_pruned):
             # What comes later in a pruned trial goes with it, also a stage that is new.
             states[stage] = JobState.PRUNED
             is_pruned = True
@@ -221,6 +228,11 @@ def _states(
         else:
             states[stage] = JobState.PENDING
     return states
+
+
+def _batch_of(start: records.Record) -> str:
+    """In which batch an attempt was, by its start; empty: in none."""
+    return str(start.get("task", "")).partition("/")[0]
 
 
 def _has_failed(attempt: Attempt, stage: str, ask: str) -> bool:

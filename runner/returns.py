@@ -58,7 +58,7 @@ class Returns:
     def returned(self, trial: Trial, batch: str, fate: Fate, resumes: int, now: float) -> None:
         """A trial's task of a batch is over; one that was cut off goes on, `resumes` times."""
         before = dict(self._scheduler.states(trial))
-        found = self._intake.examine_again(replace(trial, stages=tuple(before)), fate)
+        found = self._intake.examine_again(replace(trial, stages=tuple(before)), batch, fate)
         states, again_at = dict(found.states), 0.0
         due = next((stage for stage, state in states.items() if state is JobState.PENDING), None)
         if found.batch == batch:

@@ -160,7 +160,11 @@ class Here:
 
 
 class UnreachableError(RunnerError):
-    """The batch system does not answer, or takes nothing now (a full queue); the same may work later."""
+    """The batch system does not answer, or takes nothing now; the same may work later."""
+
+
+class FullError(UnreachableError):
+    """The batch system has no room for so many tasks now; it may have for fewer."""
 
 
 class RefusedError(RunnerError):
@@ -184,6 +188,7 @@ class BatchExecutor(Protocol):
 
         Raises:
             RefusedError: it will never be taken.
+            FullError: it has too many tasks for now.
         """
 
     def queue(self) -> Sequence[Seen]:

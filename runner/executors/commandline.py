@@ -86,7 +86,9 @@ def ask(
         )
     except OSError as error:
         if isinstance(error, FileNotFoundError) and error.filename == command:
-            raise UnreachableError(f"{command} is not on the PATH: is this a login node of the cluster?") from None
+            raise UnreachableError(
+                f"{command} is not on the PATH: is this a login node? A daemon keeps its PATH until `run stop`."
+            ) from None
         raise UnreachableError(f"{command} could not be started: {error.strerror}: {error.filename}.") from None
     try:
         output, complaint = child.communicate(text.encode("utf-8", "surrogateescape"), batch.COMMAND_S)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from runner.executors import commandline, scripts
 from runner.executors.batch import (
     BatchKeys,
+    FullError,
     Gone,
     Here,
     RefusedError,
@@ -54,11 +55,11 @@ _WHY = {
 _LATER = re.compile(
     "unable to (?:contact|resolve|connect)|connect failure|not responding|timed out|temporarily|try again|standby mode"
     "|connection (?:refused|reset|closed)|communication|transport endpoint|zero bytes|unexpected message|persist_?conn"
-    "|problem talking to|munge[_d ]|authentication|no space left|configuration source|partition not available|"
-    r"submit\w*limit",
+    "|problem talking to|munge[_d ]|authentication|no space left|configuration source|partition not available",
     re.IGNORECASE,
 )
-# A full queue, unless the line before it names a limit that the job itself exceeds.
+_FULL = re.compile(r"submit\w*limit", re.IGNORECASE)
+# A full queue, too, unless the line before it names a limit that the job itself exceeds.
 _POLICY = re.compile("violates accounting/QOS policy", re.IGNORECASE)
 _OWN_LIMIT = re.compile(r"\b(?:QOS|Assoc)\w*(?:Limit|Max|Min|PerJob)\w*")
 _NOT_THERE = re.compile("invalid job id|already complet", re.IGNORECASE)
@@ -96,6 +97,7 @@ class SlurmExecutor:
 
         Raises:
             RefusedError: it will never be taken.
+            FullError: for now the user, or whoever pays, has too many tasks.
             UnreachableError: Slurm does not answer, or takes nothing now.
         """
         arguments = ["sbatch", "--parsable", f"--job-name={batch.name}"]
@@ -103,7 +105,9 @@ class SlurmExecutor:
         job = re.search(r"^(\d+)(?:;.*)?$", answer.output, re.MULTILINE)
         if answer.code == 0 and job:
             return job[1]
-        if answer.code == 0 or _may_work_later(answer.complaint):
+        if answer.code and _is_full(answer.complaint):
+            raise FullError(answer.message)
+        if answer.code == 0 or _LATER.search(answer.complaint):
             raise UnreachableError(answer.message)
         raise RefusedError(answer.message)
 
@@ -217,8 +221,8 @@ def _directives(batch: Batch, output: str) -> list[str]:
     return [f"--{name}={value}" for name, value in given.items() if value] + ["--requeue"]
 
 
-def _may_work_later(complaint: str) -> bool:
-    if _LATER.search(complaint):
+def _is_full(complaint: str) -> bool:
+    if _FULL.search(complaint):
         return True
     return bool(_POLICY.search(complaint)) and not _OWN_LIMIT.search(complaint)
 

@@ -14,6 +14,7 @@ from runner.executors import registry
 from runner.executors.batch import (
     Batch,
     BatchExecutor,
+    FullError,
     RefusedError,
     TaskId,
     TaskState,
@@ -209,7 +210,7 @@ def test_a_full_queue_is_no_refusal(site: Site) -> None:
     if site.name != "slurm":
         pytest.skip("the tests' Grid Engine takes jobs without limit")
     batch = site.batch("true", 6, qos="few")
-    with pytest.raises(UnreachableError, match="QOSMaxSubmitJobPerUserLimit"):
+    with pytest.raises(FullError, match="QOSMaxSubmitJobPerUserLimit"):
         site.submit(batch)
 
 

@@ -134,16 +134,18 @@ def test_a_command_that_hangs_is_ended_and_what_it_did_is_found(slurm_site: Faul
     assert slurm_site.submitted() == 1
 
 
-def test_a_full_queue_is_waited_for(slurm_site: FaultySite, slurm: Slurm, see: See) -> None:
+def test_a_full_queue_is_waited_for_and_never_asked_for_more_than_it_holds(
+    slurm_site: FaultySite, slurm: Slurm, see: See
+) -> None:
     others = ["sbatch", "--parsable", "--qos=few", "--array=0-4", "--output=/dev/null", "--wrap=sleep 600"]
     job = slurm.call(*others).strip()
-    slurm_site.write_trials(2, qos="few")
+    slurm_site.write_trials(7, qos="few")  # five at a time
     slurm_site.go()
     assert slurm_site.run("--detach").returncode == 0
     see(lambda: "QOSMaxSubmitJobPerUserLimit" in slurm_site.daemon_log())
     slurm.call("scancel", job)
     slurm_site.finish()
-    slurm_site.check(2)
+    slurm_site.check(7)
 
 
 def test_a_job_that_is_held_goes_on_when_it_is_released(site: FaultySite, system: Slurm | GridEngine, see: See) -> None:

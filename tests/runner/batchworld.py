@@ -16,7 +16,7 @@ from runner.batchfile import Intent
 from runner.commands import Commands
 from runner.daemon import Daemon
 from runner.executors import registry
-from runner.executors.batch import BatchKeys, Gone, Here, Seen, TaskId, TaskState, UnreachableError, Why
+from runner.executors.batch import BatchKeys, FullError, Gone, Here, Seen, TaskId, TaskState, UnreachableError, Why
 from runner.model import JobState
 from runner.options import StageOptions
 from runner.plan import Journal
@@ -53,6 +53,7 @@ class FakeSystem:
         self.fault: Exception | None = None
         self.refusal: Exception | None = None
         self.room = 1000  # for so many jobs
+        self.queue_room: int | None = None  # for so many tasks at a time
         self.refused_now: set[str] = set()  # the names of jobs for which there is no room, however many there are
         self.inherited: int | None = None  # the descriptor that the last submission was given
         self.loses_answer = False  # the next submission works, and nobody hears of it
@@ -71,6 +72,8 @@ class FakeSystem:
         self.inherited = inherited
         if self.refusal is not None:
             raise self.refusal
+        if self.queue_room is not None and len(self.rows) + batch.count > self.queue_room:
+            raise FullError("sbatch: QOSMaxSubmitJobPerUserLimit")
         if len(self.batches) == self.room or batch.name in self.refused_now:
             raise UnreachableError("sbatch: QOSMaxSubmitJobPerUserLimit")
         job = str(len(self.batches) + 1)

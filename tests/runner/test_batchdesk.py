@@ -33,11 +33,12 @@ class Desk(BatchDesk):
         self.system = FakeSystem()
         self.said: list[str] = []
         self.refusals: list[tuple[Array, str]] = []
+        self.too_large: list[Array] = []
         self.looks: list[tuple[list[Array], int]] = []
         self.explained: list[Gone] = []
         super().__init__(
             "fake", self.system, lambda: None, self.said.append, lambda *told: self.refusals.append(told),
-            self._looked, self.explained.extend,
+            self.too_large.append, self._looked, self.explained.extend,
         )  # fmt: skip
 
     def _looked(self, arrays: Sequence[Array], seen: Sequence[Seen]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -546,6 +547,8 @@ def test_a_batch_system_that_does_not_answer_is_asked_again(site: Site) -> None:
     site.run(0)
     site.look(3)
     assert site.said == ["fake: squeue: connect failure. It is asked again; what runs goes on."]
+    (place,) = site.daemon._batches.standing()
+    assert place[2] == "running: 0 tasks; waiting: 1 not submitted yet. squeue: connect failure"
     site.system.fault = None
     site.look()
     assert site.said[1:] == ["fake answers again.", "Submitted to fake: job 1, 1 task."]
@@ -562,6 +565,53 @@ def test_a_full_queue_keeps_nobody_from_looking_at_what_runs(site: Site) -> None
     site.system.room = 2
     site.look(2)
     assert len(site.system.batches) == 2
+
+
+def test_an_array_for_which_there_is_no_room_is_submitted_in_parts(site: Site) -> None:
+    site.system.queue_room = 3
+    site.run(*range(7))
+    site.look()
+    assert [batch.count for batch in site.system.batches.values()] == [2, 1]
+    assert len([text for text in site.said if "QOSMax" in text]) == 1
+    done = 0
+    while not site.daemon.is_done:
+        jobs = list(site.system.batches.items())[done:]
+        done += len(jobs)
+        for job, batch in jobs:
+            for number in range(batch.count):
+                site.through(job, number)
+        site.look(2)
+    assert [site.state(f"T_{number}") for number in range(7)] == [COMPLETED] * 7
+    assert all(len(site.ends(f"T_{number}")) == 1 for number in range(7))
+    assert not site.folders
+
+
+@pytest.mark.parametrize("half", [1, 2])
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_a_trial_of_an_array_whose_parts_cannot_be_written_is_submitted_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, half: int, fault: BaseException
+) -> None:
+    write, written = batchfile.write, []
+
+    def fails(folder: Path, intent: batchfile.Intent) -> None:
+        written.append(folder)
+        if len(written) == 1 + half:
+            raise fault
+        write(folder, intent)
+
+    site.system.queue_room = 1
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(batchfile, "write", fails)
+        site.run(0, 1)
+    if isinstance(fault, KeyboardInterrupt):  # it was killed there
+        site.begin()
+    for job in ("1", "2"):
+        site.look(2)
+        site.through(job)
+    site.look(2)
+    assert len(site.system.batches) == 2
+    assert [len(site.ends(name)) for name in ("T_0", "T_1")] == [1, 1]
+    assert site.daemon.is_done
 
 
 def test_what_is_never_taken_fails_with_the_reason(site: Site) -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from runner import config
 from runner.config import Config
-from runner.errors import InputError
+from runner.errors import InputError, SystemFaultError
 from runner.grid import Choices, Grid, Sweep
 from runner.header import ResourceKeys
+from runner.process import bash
 
 HEAD = "template:\n  train: run {lr}\n  test: eval {_output}\n"
 GRID = "---\nlr: [0.1, 0.01]\n"
@@ -303,3 +304,10 @@ def test_an_empty_template_is_told_in_words_of_yaml(tmp_path: Path) -> None:
 def test_a_flag_without_a_value_is_told_as_it_stands(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no value for \[x\].* \[\[x\]\]"):
         load(tmp_path, "template: {a: 'tr [x]'}\n---\ny: 1\n")
+
+
+def test_where_there_is_no_bash_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bash.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemFaultError, match="bash was not found on the PATH"):
+        load(tmp_path, "template: {a: 'echo {lr}'}\n---\nlr: 1\n")

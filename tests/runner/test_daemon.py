@@ -53,12 +53,14 @@ class Story:
         self.daemon.step()
 
     def run(
-        self, *indices: int, stages: str = "ab", options: StageOptions | None = None, count: int = 1, **flags: Any
-    ) -> dict[str, int]:
-        """Types `run`; returns what it changes."""
+        self, *indices: int, stages: str = "ab", options: StageOptions | None = None, count: int = 1, command: str = "",
+        **flags: Any,
+    ) -> dict[str, int]:  # fmt: skip
+        """Types `run`; returns what it changes. Without a `command`, each time with another one."""
         self.plans += 1
         given = dict.fromkeys("abc", options or StageOptions())
-        trials = [planned(self.output, index, tuple(stages), command=f"run {self.plans}") for index in indices]
+        command = command or f"run {self.plans}"
+        trials = [planned(self.output, index, tuple(stages), command=command) for index in indices]
         plans.write(self.output, header(f"p{self.plans}", given, count, **flags), plans.Secrets({}), trials)
         request = {"plan": f"p{self.plans}", "size": self.journal.size(), "entry": {"kind": "plan", "time": "now"}}
         difference: dict[str, int] = self.commands.do("submit", request)["difference"]["counts"]
@@ -231,6 +233,12 @@ def test_a_waiting_trial_runs_what_it_was_planned_with_until_the_file_is_run_aga
     assert story.run(0, 1) == {"running": 1, "changed": 1}
     story.end("T_0", "a", 1)
     assert story.world.find("T_1", "a").launch.command == "run 2"
+
+
+def test_other_options_of_a_waiting_trial_are_a_change(story: Story) -> None:
+    story.run(0, 1, command="run")
+    assert story.run(0, 1, command="run") == {"running": 1, "waiting": 1}
+    assert story.run(0, 1, command="run", options=StageOptions(timeout_s=60)) == {"running": 1, "changed": 1}
 
 
 def test_a_plan_that_was_made_before_another_run_is_stale(story: Story) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from runner import daemon as module
 from runner import records
+from runner.events import Kind
 from runner.examine.metrics import read_metrics
 from runner.halving import Rule
 from runner.metricsfile import rows
@@ -115,6 +116,15 @@ def test_a_pruned_trial_goes_on_when_later_ones_are_worse(training: Training) ->
     training.train()
     assert training.came_to(COMPLETED) == [0]
     assert training.started().count(("T_0", "a")) >= 2
+
+
+def test_a_pruned_trial_that_is_due_again_stays_so_when_the_file_is_run_again(training: Training) -> None:
+    training.run(0, 1, 2, 3, stages="a", options=OPTIONS)
+    while (Kind.WAIT, "T_0") not in [(event.kind, event.job.trial.name) for event in training.events]:
+        training.second()
+    assert training.states("T_0") == {"a": JobState.PENDING}
+    training.run(0, 1, 2, 3, stages="a", options=OPTIONS)
+    assert training.states("T_0") == {"a": JobState.PENDING}
 
 
 @pytest.mark.parametrize("after_s", [2, 4, 7, 12, 40])

@@ -16,6 +16,8 @@ import pytest
 
 from runner import batchfile, records
 from runner.executors.batch import TaskId, TaskState, Why
+from runner.halving import Rule
+from runner.model import JobState
 from runner.options import StageOptions
 from tests.runner.batchworld import LEASE_S, ROOT, Site, lines, sites
 
@@ -263,6 +265,35 @@ def test_a_stage_that_is_left_out_while_its_task_runs_is_run_all_the_same(
     site.look()
     assert site.states()["a"] == "finished"
     assert [end["stage"] for end in site.ends()] == ["a", "b"]
+    assert site.daemon.is_done
+
+
+@pytest.mark.parametrize(("is_forced", "is_edited"), [(False, False), (True, False), (False, True)])
+def test_a_pruned_trial_stays_so_and_goes_on_in_a_new_task_when_a_later_one_is_worse(
+    site: Site, runs: Callable[..., None], is_forced: bool, is_edited: bool
+) -> None:
+    rule = StageOptions(executor="fake", batch={"lease": 50}, prune=Rule((3,), keep=1 / 2))
+    site.run(0, 1, command=LASTS, options={"a": rule}, is_forced=is_forced)
+    for number in (0, 1):
+        child = site.start(number=number)
+        runs(name=f"T_{number}")
+        (site.output / f"T_{number}" / "metrics.csv").write_text(f"step,loss\n3,{number}\n")
+        site.look()
+        assert site.finish(child, number=number) == 0
+        site.look()
+    assert (site.state("T_0"), site.state("T_1")) == (JobState.SUBMITTED, JobState.PRUNED)
+    assert len(site.system.batches) == 2
+    job = "2"
+    if is_edited:
+        site.run(0, 1, command=LASTS, options={"a": replace(rule, timeout_s=600)})
+        assert (site.state("T_0"), site.state("T_1")) == (JobState.SUBMITTED, JobState.PRUNED)
+        job = "3"
+    child = site.start(job)
+    runs(2, job=job)
+    (site.output / "T_0" / "end").touch()
+    assert site.finish(child, job) == 0
+    site.look()
+    assert (site.state("T_0"), site.state("T_1")) == (JobState.COMPLETED, JobState.PRUNED)
     assert site.daemon.is_done
 
 

@@ -67,7 +67,7 @@ def test_a_command_that_was_reaped_leaves_its_number_to_others(fakes: Fakes, mon
 
 
 def test_a_command_that_is_missing_or_killed_may_work_later(fakes: Fakes) -> None:
-    with pytest.raises(UnreachableError, match="squeue is not on the PATH: is this a login node"):
+    with pytest.raises(UnreachableError, match=r"squeue is not on the PATH: is this a login node\? A daemon keeps its"):
         ask(["squeue"])
     fakes.script("squeue", "kill -9 $$")
     with pytest.raises(UnreachableError, match="squeue was ended by SIGKILL"):

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
-from runner.executors.batch import Batch, Gone, Here, RefusedError, Seen, TaskId, TaskState, UnreachableError, Why
+from runner.executors.batch import (
+    Batch,
+    FullError,
+    Gone,
+    Here,
+    RefusedError,
+    Seen,
+    TaskId,
+    TaskState,
+    UnreachableError,
+    Why,
+)
 from runner.executors.slurm import SlurmExecutor, SlurmKeys
 
 if TYPE_CHECKING:
@@ -63,11 +74,6 @@ def test_what_will_never_be_taken_is_refused(fakes: Fakes, batch: Batch, complai
         "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
         "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n"
         "sbatch: error: Batch job submission failed: Resource temporarily unavailable",
-        "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
-        "accounting/QOS policy (job submit limit, user's size and/or time limits)",
-        "sbatch: error: AssocGrpSubmitJobsLimit\n"
-        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy",
-        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, size)",
         "sbatch: error: Batch job submission failed: Slurm backup controller in standby mode",
         "sbatch: error: Batch job submission failed: Required partition not available (inactive or drain)",
         "sbatch: error: Munge encode failed: Failed to connect to munged\n"
@@ -77,7 +83,24 @@ def test_what_will_never_be_taken_is_refused(fakes: Fakes, batch: Batch, complai
 )
 def test_what_may_be_taken_later_is_no_refusal(fakes: Fakes, batch: Batch, complaint: str) -> None:
     fakes.answer("sbatch", complaint=complaint, code=1)
-    with pytest.raises(UnreachableError, match=r"^sbatch: "):
+    with pytest.raises(UnreachableError, match=r"^sbatch: ") as told:
+        SLURM.submit(batch, "")
+    assert told.type is UnreachableError
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
+        "accounting/QOS policy (job submit limit, user's size and/or time limits)",
+        "sbatch: error: AssocGrpSubmitJobsLimit\n"
+        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy",
+        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, size)",
+    ],
+)
+def test_too_many_tasks_for_now_are_told_from_other_trouble(fakes: Fakes, batch: Batch, complaint: str) -> None:
+    fakes.answer("sbatch", complaint=complaint, code=1)
+    with pytest.raises(FullError, match=r"^sbatch: "):
         SLURM.submit(batch, "")
 
 
