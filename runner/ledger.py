@@ -37,8 +37,8 @@ class Page:
     is_new: bool = True  # without a directory: nothing there to be read
     quick: dict[str, int] = field(default_factory=dict)  # interruptions in a row, each soon after a start
     plan: str = ""  # whose recipe `param` shows
-    param: str = ""  # and its text, where it was written by this daemon
-    lines: str = ""  # of the attempts of this daemon
+    param: str = ""  # and its text, where an attempt of this daemon needs it
+    lines: str = ""  # and its attempts then
     code: str | None = None  # that the last attempt ran
     fallbacks: dict[str, int] = field(default_factory=dict)  # of each stage's commands for want of memory the next one
 
@@ -89,6 +89,8 @@ class Ledger:
         else:
             page = Page(found.attempts, {}, found.failures, is_new=False, code=found.code)
             page.fallbacks = found.fallbacks
+            if found.adopted:  # whose command may empty the directory
+                page.param, page.lines = records.texts(trial.directory)
             self._pages[trial.key] = page
 
     def forget(self, trial: Trial) -> None:
