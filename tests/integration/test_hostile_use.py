@@ -45,8 +45,8 @@ def test_a_command_that_empties_its_directory_keeps_its_records(project: Project
         assert result.returncode == 0, result.stdout + result.stderr
         assert project.stat("X_1") == {"a": "finished", "b": "finished", "c": "finished"}
         assert yaml.safe_load((project.output / "X_1" / "param").read_text())["x"] == 1
-        assert [record["stage"] for record in project.attempts("X_1", "start")] == ["a", "b", "c"]
-        assert [record["attempt"] for record in project.attempts("X_1", "end")] == [number] * 3
+        assert [record["stage"] for record in project.attempts("X_1", "start")] == ["a", "b", "c"] * number
+        assert [record["attempt"] for record in project.attempts("X_1", "end")] == [1, 1, 1, 2, 2, 2][: 3 * number]
 
 
 EMPTIES = """\
