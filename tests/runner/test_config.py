@@ -274,6 +274,11 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
             "belong to the runner. Allowed here: _after, _cmd, _exclude, _priority, _search, _title, _zip.",
         ),
         (HEAD + "---\n_title: 5\nlr: 1\n", ", line 5, _title", "5 is no title; allowed: a string."),
+        (
+            HEAD + "---\nlr: 1\nx: 2\n_exclude: {momentum: 1}\n",
+            ", line 7, _exclude.0.momentum",
+            "the grid has no parameter `momentum`. It has: lr, x.",
+        ),
         (HEAD + "---\n_title: ' '\nlr: 1\n", ", line 5, _title", "allowed: a string."),
         (HEAD + "---\nlr: 1\n_cmd: []\n", ", line 6, _cmd", "leave `_cmd` out to run all stages."),
         (HEAD + "---\nlr: 1\n_cmd: tran\n", ", line 6, _cmd", "Did you mean 'train'? Allowed: train, test."),
