@@ -80,8 +80,8 @@ def _print(output: Path, trial: TrialView, stage: str | None, attempt: Attempt |
 
 def _check_log(trial: TrialView, attempt: Attempt | None) -> None:
     if attempt is not None and not Path(trial.directory, attempt.start["log"]).exists():
-        why = "it was deleted, or was never there, as after `run -d`"
-        told = f"`run status {trial.name}` says how it ended"
+        never = "is not there yet" if attempt.end is None else "was never there, as after `run -d`"
+        why, told = f"it was deleted, or {never}", f"`run status {trial.name}` says how it stands"
         raise RunnerError(f"{trial.directory}/{attempt.start['log']}: no such log: {why}; {told}.")
 
 

@@ -104,7 +104,7 @@ def test_logs_says_that_a_log_is_no_longer_there(project: Project) -> None:
         said = project.run("logs", *words)
         assert (said.returncode, said.stdout) == (1, "")
         assert f"output/N_0/{log.name}: no such log: it was deleted, " in said.stderr
-    assert "`run status N_0` says how it ended." in said.stderr
+    assert "`run status N_0` says how it stands." in said.stderr
 
 
 def test_ctrl_c_in_watch_and_logs_leaves_the_work_alone(gated: Project) -> None:
