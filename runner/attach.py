@@ -14,6 +14,7 @@ from runner.follow import Follower, Left, trial_of
 from runner.lasting import lasting_output
 from runner.model import DONE, Job
 from runner.progress import Progress
+from runner.text import counted
 from runner.watch import LiveWatcher, PlainWatcher
 
 if TYPE_CHECKING:
@@ -78,9 +79,16 @@ def _without_daemon(output: Path) -> int:
     """Nothing is left to wait for: the records tell."""
     view = overview.look(output, with_trials=True)
     states = [state for trial in view.trials if trial.sweep != overview.EARLIER for state in trial.states.values()]
-    is_complete = all(state in DONE for state in states)
-    print("No daemon works here: " + ("all is complete." if is_complete else "not all is complete; see `run status`."))
-    return EXIT_OK if is_complete else EXIT_INCOMPLETE
+    if not states:
+        print("No daemon works here, and nothing has been asked for; `run` begins.")
+        return EXIT_INCOMPLETE
+    done = sum(state in DONE for state in states)
+    if done < len(states):
+        said = f"{done:,} of {counted(len(states), 'job')} complete"
+        print(f"No daemon works here: {said}; `run status` tells more, `run` goes on.")
+        return EXIT_INCOMPLETE
+    print("No daemon works here: all is complete.")
+    return EXIT_OK
 
 
 class _Silent:

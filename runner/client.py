@@ -130,7 +130,7 @@ def command(output: Path, request: Message) -> Message | None:
     if channel is None and request["do"] == "retry" and Journal(output).is_done():
         channel = connect_or_start(output)
     if channel is None:
-        raise RunnerError(f"{output}: no daemon works here, and nothing is left to do; `run` starts one.")
+        raise RunnerError(f"{output}: no daemon works here; type `run`, which does what is left.")
     try:
         return channel.ask(request)
     finally:

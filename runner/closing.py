@@ -66,6 +66,8 @@ def counts_by_stage(jobs: Iterable[Job], progress: Progress) -> dict[str, Counte
 
 def print_counts(console: Console, table: Mapping[str, Counter[str]]) -> None:
     """The closing table: a row for each stage, a column for each thing that happened."""
+    if not table:
+        return
     used = [word for word in _COLUMNS if any(counts[word] for counts in table.values())]
     view = Table(box=None, pad_edge=False, header_style="bold")
     view.add_column("stage")

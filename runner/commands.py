@@ -216,7 +216,9 @@ class Commands:
         sweep = request.get("sweep")
         sweeps = {trial.sweep for trial in self._daemon.scheduler.trials()}
         if sweep is not None and sweep not in sweeps:
-            raise InputError(f"{sweep}: no such sweep. Known: {', '.join(sorted(sweeps)) or 'none'}.")
+            known = ", ".join(sorted(sweeps)) or "none"
+            first = "A trial of several grids counts for the first of them."
+            raise InputError(f"{sweep}: no sweep with trials of its own. Known: {known}. {first}")
         self._journal.append({"kind": "pause", "sweep": sweep})
         self._daemon.pause(sweep)
         return {"running": len(list(self._daemon.running()))}

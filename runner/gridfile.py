@@ -193,10 +193,8 @@ class _Reader:
     def _range(self, mapping: Mapping[str, Any], path: KeyPath) -> Sequence[Value]:
         kind = next(iter(mapping), "")
         if len(mapping) != 1 or kind not in RANGES:
-            hint = did_you_mean(kind, RANGES)
-            raise self._error(
-                path, f"{mapping!r} is a mapping; allowed: a value, a list of values, or one of {sorted(RANGES)}.{hint}"
-            )
+            allowed = f"a value, a list of values, or one of {', '.join(sorted(RANGES))}"
+            raise self._error(path, f"{mapping!r} is a mapping; allowed: {allowed}.{did_you_mean(kind, RANGES)}")
         numbers = mapping[kind]
         try:
             return _RANGE_OF[kind](numbers)
@@ -218,7 +216,7 @@ class _Reader:
         for key, value in item.items():
             if key not in known:
                 hint = did_you_mean(key, known)
-                raise self._error((*path, key), f"the grid has no parameter `{key}`.{hint}")
+                raise self._error((*path, key), f"the grid has no parameter `{key}`.{hint} It has: {', '.join(known)}.")
             values = self._values(key, value, (*path, key))
             if isinstance(values, range) and len(values) > _MAX_POINTS // 10:
                 raise self._error((*path, key), f"{shown(value)} names too many values to be excluded one by one.")

@@ -20,7 +20,7 @@ from runner.header import (
     StageKeys,
     StageSpec,
 )
-from runner.notify import PLACEHOLDERS
+from runner.notify import EVENTS, PLACEHOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,7 +81,9 @@ def _first_problem(error: ValidationError, document: Document) -> str:
         grids = " Parameters of a grid stand below a line `---`." if len(path) == 1 and not hint else ""
         return f"{document.place(path)}: unknown key.{hint} Allowed: {', '.join(allowed)}.{grids}"
     message = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else _plain(path, problem["msg"])
-    return f"{document.place(path)}: {problem['input']!r} {message}."
+    is_default = path[:1] == ("default",) and len(path) > 1
+    grids = " Several values stand in a grid." if is_default and isinstance(problem["input"], list) else ""
+    return f"{document.place(path)}: {problem['input']!r} {message}.{grids}"
 
 
 def _keys_at(path: KeyPath) -> type[BaseModel]:
@@ -105,15 +107,21 @@ def _keys_at(path: KeyPath) -> type[BaseModel]:
 def _plain(path: KeyPath, message: str) -> str:
     if path[:1] == ("resource",) and len(path) == 1:
         return RESOURCES
+    if message.startswith(("Dictionary should have at least 1", "List should have at least 1")):
+        return "is empty; at least one entry is needed"
+    if path == ("template",):
+        return "is no template; allowed: stages and their commands, such as {train: python train.py}"
+    if path == ("notify",):
+        events = ", ".join(sorted(EVENTS))
+        return f"is no notification; allowed: {{cmd: COMMAND}} or {{url: ADDRESS}}, and in it `on: [{events}]`"
     if path[:1] == ("template",) and len(path) == 2:
         return "is no command; allowed: a string, or a mapping with `cmd`"
     if path[-1:] == ("per_gpu",):
         return "is not allowed: allowed are a whole number above 0 and auto"
     if path[:1] == ("gather",) and len(path) == 2:
         return "is no gather; allowed: a mapping with `cmd` and `of`"
-    if message.startswith(("Dictionary should have at least 1", "List should have at least 1")):
-        return "is empty; at least one entry is needed"
     wording = message.replace("a valid dictionary", "a mapping").replace("a valid integer", "a whole number")
+    wording = wording.replace("a valid list", "a list, in [ ]").replace("a valid string", "a string")
     return f"is not allowed: {wording[0].lower()}{wording[1:]}"
 
 

@@ -37,8 +37,8 @@ class Page:
     is_new: bool = True  # without a directory: nothing there to be read
     quick: dict[str, int] = field(default_factory=dict)  # interruptions in a row, each soon after a start
     plan: str = ""  # whose recipe `param` shows
-    param: str = ""  # and its text, where it was written by this daemon
-    lines: str = ""  # of the attempts of this daemon
+    param: str = ""  # while an attempt runs, whose command may empty the directory: the text of `param`
+    lines: str = ""  # and that of the attempts
     code: str | None = None  # that the last attempt ran
     fallbacks: dict[str, int] = field(default_factory=dict)  # of each stage's commands for want of memory the next one
 
@@ -89,6 +89,8 @@ class Ledger:
         else:
             page = Page(found.attempts, {}, found.failures, is_new=False, code=found.code)
             page.fallbacks = found.fallbacks
+            if found.adopted:
+                page.param, page.lines = records.texts(trial.directory)
             self._pages[trial.key] = page
 
     def forget(self, trial: Trial) -> None:
@@ -111,6 +113,8 @@ class Ledger:
         if page.plan != tags.plan:
             self._prepare(trial, recipe, due, page, tags.time)
             page.plan = tags.plan
+        elif not page.param:
+            page.param, page.lines = records.texts(trial.directory)
         number = page.attempts.get(stage, 0) + 1
         now = time.time()
         log = _new_log(trial.directory, stage, now)
@@ -147,7 +151,8 @@ class Ledger:
         ended = _iso(time.time())
         if page.param and records.restore(trial.directory, page.param, page.lines):
             page.plan = ""  # what else the next stage needs there is written again, too
-        page.lines += records.append_attempt(trial.directory, records.end_record(stage, number, outcome, ended))
+        records.append_attempt(trial.directory, records.end_record(stage, number, outcome, ended))
+        page.param = page.lines = ""  # of a trial that has begun little is held
         if not page.stat:  # an adopted attempt: its `stat` was not read yet
             page.stat = records.read_stat(trial.directory)
         page.stat[stage] = outcome.state
@@ -168,6 +173,7 @@ class Ledger:
             records.replace_text(f"{trial.directory}/{CONFIG_FILE}", yamlfile.dump(nested(recipe.params)))
         if not page.is_new:
             page.stat = records.read_stat(trial.directory) | page.stat
+            _, page.lines = records.texts(trial.directory)
         page.is_new = False
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import lock, overview, records
-from runner.errors import InputError, did_you_mean
+from runner.errors import InputError, RunnerError, did_you_mean
 from runner.model import JobState
 from runner.selection import named
 
@@ -72,9 +72,17 @@ def _print(output: Path, trial: TrialView, stage: str | None, attempt: Attempt |
             offset = _copy(f"{trial.directory}/{attempt.start['log']}", offset)
             out.flush()
         if not is_followed or _is_over(output, trial, stage, attempt):
+            _check_log(trial, attempt)
             return
         time.sleep(POLL_S)
         attempt = _newest(trial, stage)
+
+
+def _check_log(trial: TrialView, attempt: Attempt | None) -> None:
+    if attempt is not None and not Path(trial.directory, attempt.start["log"]).exists():
+        never = "is not there yet" if attempt.end is None else "was never there, as after `run -d`"
+        why, told = f"it was deleted, or {never}", f"`run status {trial.name}` says how it stands"
+        raise RunnerError(f"{trial.directory}/{attempt.start['log']}: no such log: {why}; {told}.")
 
 
 def _copy(path: str, offset: int) -> int:

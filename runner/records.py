@@ -12,6 +12,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
@@ -22,7 +23,7 @@ from runner.errors import RunnerError
 from runner.model import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runner.model import Outcome
     from runner.values import Value
@@ -194,6 +195,27 @@ def restore(directory: str, param: str, attempts: str) -> bool:
     return True
 
 
+def texts(directory: str) -> tuple[str, str]:
+    """`param` and the attempts as they stand there, for `restore`; nothing of what is missing."""
+    param = Path(directory, "param")
+    lines = b"".join(line + b"\n" for line in whole_lines(attempts_file(directory)))
+    return param.read_text(encoding="utf-8", errors="replace") if param.is_file() else "", lines.decode()
+
+
+def drop_leftover(directory: str) -> None:
+    """Removes what a shell added to the attempts after its command had emptied the directory, as nobody saw its end."""
+    path = attempts_file(directory)
+    if _is_leftover(directory, whole_lines(path)):
+        os.unlink(path)  # noqa: PTH108
+
+
+def _is_leftover(directory: str, lines: Sequence[bytes]) -> bool:
+    # Of a damaged file `param` is still there, or more than exit codes.
+    if not lines or not all(line.startswith(_EXIT) for line in lines):
+        return False
+    return not os.path.exists(f"{directory}/param")  # noqa: PTH110
+
+
 @functools.lru_cache(maxsize=256)
 def exit_prefix(stage: str, attempt: int) -> str:
     """The text before the exit code in the line that the attempt's shell writes; a brace follows the code."""
@@ -226,6 +248,8 @@ def read_attempts(directory: str) -> History:
         lines = whole_lines(attempts_file(directory))
     except OSError as error:
         raise DamagedRecordError(f"{attempts_file(directory)}: {error.strerror}; move it away or mend it.") from error
+    if _is_leftover(directory, lines):
+        return history
     for number, line in enumerate(lines, start=1):
         try:
             _add(history, json.loads(_whole(line)))

@@ -129,6 +129,8 @@ def recover(
     if not forced and inputs is None and all(stat.get(stage) is JobState.COMPLETED for stage in trial.stages):
         return Found(dict.fromkeys(trial.stages, JobState.COMPLETED), {})
     history = records.read_attempts(trial.directory)
+    if not history.attempts:
+        records.drop_leftover(trial.directory)
     adopted = []
     told = dict(stat)  # without an attempt: what mlrunner wrote
     for stage in trial.stages:

@@ -14,6 +14,7 @@ from runner.errors import InputError
 from runner.gpuwish import GpuWish, members, shared, unknown
 from runner.header import ResourceKeys
 from runner.model import LOCAL, Slot
+from runner.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -72,7 +73,7 @@ def _here(resource: Resource, options: Collection[StageOptions], said: str) -> P
     """
     if isinstance(resource, ResourceKeys) and not resource.has_gpus:
         assert resource.cpu is not None
-        return Places(tuple(cpu_slots(resource.cpu)), None, f"{resource.cpu} CPU slots", resource.cpu)
+        return Places(tuple(cpu_slots(resource.cpu)), None, counted(resource.cpu, "CPU slot"), resource.cpu)
     # NVML takes a while to load, and is only needed where GPUs may be.
     from runner.gpus.nvml import one_look
 
@@ -90,7 +91,7 @@ def _here(resource: Resource, options: Collection[StageOptions], said: str) -> P
     given = members(wish, matching)
     _check_most(options, len(given), said)
     cpus = _beside(resource, options)
-    origin = f"{len(matching)} GPU{'s' if len(matching) != 1 else ''}"
+    origin = counted(len(matching), "GPU")
     return Places(tuple(cpus), wish, origin, sum(parts for parts, _ in given) + len(cpus))
 
 
@@ -146,7 +147,7 @@ def _without_driver(resource: Resource, reason: str, options: Collection[StageOp
         raise InputError(f"{said}: GPUs are asked for, but there is none: {reason}.")
     _check_most(options, len(set(resource)), said)
     slots = [*gpu_slots(resource), *_beside(resource, options)]
-    return Places(tuple(slots), None, f"{len(resource)} GPU slots, unchecked ({reason})", len(slots))
+    return Places(tuple(slots), None, f"{counted(len(resource), 'GPU slot')}, unchecked ({reason})", len(slots))
 
 
 def _one_a_core(why: str, options: Collection[StageOptions]) -> Places:
@@ -154,7 +155,7 @@ def _one_a_core(why: str, options: Collection[StageOptions]) -> Places:
     cores = max((item.cpus or 1 for item in options), default=1)
     count = max(1, usable_cores() // cores)
     what = "one a core" if cores == 1 else f"one for {cores} cores"
-    return Places(tuple(cpu_slots(count)), None, f"{why}; {count} CPU slots, {what}", count)
+    return Places(tuple(cpu_slots(count)), None, f"{why}; {counted(count, 'CPU slot')}, {what}", count)
 
 
 def resolved(options: StageOptions, places: Places, resource: Resource) -> StageOptions:

@@ -152,6 +152,8 @@ def _greet(console: Console, request: Request, trials: Sequence[PlannedTrial], o
     jobs = sum(len(trial.stages) for trial in trials)
     count = sum(not trial.is_unit for trial in trials)
     console.print(f"Trials: {count:,}, jobs: {jobs:,}, on {origin}", soft_wrap=True)
+    if not trials:
+        console.print("`_exclude` leaves out every combination; `run check` counts those of each grid.", soft_wrap=True)
 
 
 def _tell_difference(console: Console, difference: Message) -> None:

@@ -137,15 +137,26 @@ def shortened(texts: Sequence[str], width: int) -> list[str]:
     """
     is_long = [cell_len(text) > width for text in texts]
     alike = _common_ending([text for text, cut in zip(texts, is_long, strict=True) if cut])
-    half = (width - 1) // 2
     ways: tuple[Callable[[str], str], ...] = (
         lambda text: "…" + _ending(text, width - 1),
         lambda text: "…" + _ending(text.removesuffix(alike), width - 2) + "…",
-        lambda text: _beginning(text, half) + "…" + _ending(text, width - 1 - half),
+        lambda text: without_middle(text, width),
         lambda text: _beginning(text, width - 1) + "…",
     )
     found = [[way(text) if cut else text for text, cut in zip(texts, is_long, strict=True)] for way in ways]
     return max(found, key=lambda some: len(set(some)))
+
+
+def without_middle(text: str, width: int) -> str:
+    """A text of which a narrow column shows the beginning and the end.
+
+    >>> without_middle("Lr_0.1-Momentum_0.9-Seed_3", 14)
+    'Lr_0.1…-Seed_3'
+    """
+    if cell_len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return _beginning(text, half) + "…" + _ending(text, width - 1 - half)
 
 
 def _common_ending(texts: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from runner.logtail import nothing_said
 from runner.model import JobState
 from runner.progress import whole_duration
 from runner.selection import named
-from runner.text import printable
+from runner.text import counted, printable
 
 if TYPE_CHECKING:
     import argparse
@@ -219,6 +219,6 @@ def _print_daemons(console: Console, is_json: bool) -> int:
         console.print("No daemon of yours works on this machine.")
     for item in found:
         waiting = sum(count for *_, state, count in item["counts"] if state == "pending")
-        what = f"{item['running']} running on {len(item['slots'])} slots, {waiting:,} waiting"
+        what = f"{item['running']} running on {counted(len(item['slots']), 'slot')}, {waiting:,} waiting"
         console.print(f"{item['output']}: pid {item['pid']}, {what}", soft_wrap=True)
     return EXIT_OK

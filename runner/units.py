@@ -89,6 +89,9 @@ class Units:
         for draft in drafts:
             if not draft.titles.isdisjoint(item.of) and item.takes(draft.params):
                 groups.setdefault(item.unit(draft.params), []).append(draft)
+        is_searched = any(sweep.search and sweep.title in item.of for sweep in self._config.sweeps)
+        if not groups and is_searched and not item.by:  # a later round may bring some
+            return {item.unit({}): []}
         if not groups:
             raise InputError(f"{item.place}: no trial of {', '.join(item.of)} is one of `where`.")
         return groups
@@ -116,7 +119,7 @@ class Units:
             "_trials": f"{output}/{TRIALS_FILE}",
         }
         command = item.template.render(params | self._layout.found_from(item.name, own))
-        priority = max(draft.priority for draft in members)
+        priority = max((draft.priority for draft in members), default=0)
         return _unit(name, output, item.name, GATHER, priority, params, command, needs)
 
     def _wire(self, draft: Draft, trial: PlannedTrial, members: Mapping[str, object]) -> PlannedTrial:

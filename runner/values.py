@@ -44,7 +44,7 @@ def check_scalar(value: Any) -> Any:
     """Returns the value; raises ValueError, with the rest of a sentence, for one that no parameter may have."""
     if isinstance(value, dict | list):
         kind = "a mapping" if isinstance(value, dict) else "a list"
-        raise ValueError(f"is {kind}; allowed: one string, number, boolean or null")
+        raise ValueError(f"is {kind}; allowed: one string, number, boolean or null; in quotes it is a string")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("holds a NUL character, which no program's argument can hold")
     if isinstance(value, int) and value.bit_length() > MAX_BITS:

@@ -6,12 +6,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from runner import screenfit
 from runner.events import Event, Kind
 from runner.logtail import last_line
 from runner.progress import Progress, duration, whole_duration
@@ -37,8 +39,8 @@ _SLOTS_SHOWN = 16
 _FLUSH_S = 0.2
 
 
-def line(event: Event, trials: int) -> str:
-    """One event as one line, as mlrunner prints it; the path, which a narrow terminal cuts, comes last."""
+def line(event: Event, trials: int, width: int | None = None) -> str:
+    """One event as one line, as mlrunner prints it; on a terminal of this width it takes no more than that."""
     digits = len(str(trials))
     where = f"{event.slot}, " if event.slot else ""
     number = f"{event.job.trial.index + 1:{digits}d}/{trials}"
@@ -57,7 +59,16 @@ def line(event: Event, trials: int) -> str:
         what = f"{event.line or 'an earlier stage failed'}, "
     elif event.kind in {Kind.START, Kind.ADOPT} and event.attempt > 1:
         what = f"attempt {event.attempt}, "
-    return f"{event.kind.value:<9} {where}{event.job.stage}: {number}, {what}{event.job.trial.shown}"
+    head, trial = f"{event.kind.value:<9} {where}{event.job.stage}: {number}, {what}", event.job.trial
+    whole = f"{head}{trial.shown}"
+    return whole if width is None or cell_len(whole) <= width else _fitted(head, trial.name, width)
+
+
+def _fitted(head: str, name: str, width: int) -> str:
+    """Without the directory; the name, by which trials are told apart, has half of the line at least."""
+    name = screenfit.without_middle(name, max(width - cell_len(head), width // 2))
+    room = width - cell_len(name)
+    return f"{head if cell_len(head) <= room else f'{head[: room - 2]}… '}{name}"
 
 
 def _took(event: Event) -> str:
@@ -133,7 +144,8 @@ class LiveWatcher:
                 return
         else:
             self._tell_skips()
-        self._print(line(event, max(self._trials, self._progress.last)), _COLORS.get(event.kind, ""))
+        text = line(event, max(self._trials, self._progress.last), self._console.width)
+        self._print(text, _COLORS.get(event.kind, ""))
 
     def say(self, message: str) -> None:
         """Prints the message above the live view."""

@@ -187,6 +187,12 @@ class _Builder:
         return value
 
 
+def _numbers_of(text: str) -> list[str]:
+    """The numbers of a text that may be meant as a list: several, and nothing but these."""
+    parts = [part for part in re.split(r"[\s,]+", text.strip("()")) if part not in {"", "-"}]
+    return parts if len(parts) > 1 and all(_INT.match(part) or _FLOAT.match(part) for part in parts) else []
+
+
 def _suspicious(node: yaml.Node, value: Any) -> str:
     """What a reader may take otherwise than YAML does; nothing for a quoted scalar."""
     if getattr(node, "style", None):  # quoted or a block
@@ -198,6 +204,8 @@ def _suspicious(node: yaml.Node, value: Any) -> str:
         return f"{text} is read as the number {value}; write '{text}' for the text."
     if isinstance(value, str) and _SEXAGESIMAL.match(text):
         return f"{text} is read as the text '{text}'; quote it to say so."
+    if isinstance(value, str) and (numbers := _numbers_of(value)):
+        return f"{value} is read as one text; write [{', '.join(numbers)}] for a list, or quote it to say so."
     return ""
 
 

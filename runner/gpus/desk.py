@@ -236,7 +236,7 @@ class GpuDesk:
         if verdict is None:  # no look has come to an end since it is there
             return ""
         if not verdict.reason and uuid in self._before:
-            return f"left to {lineage.user_name(self._before[uuid].waiter.uid)}, who waits and has less"
+            return _left_to(self._before[uuid].waiter)
         return "" if verdict.is_full and uuid in self._ours else verdict.reason
 
     def _lost(self, now_s: float) -> list[int]:
@@ -277,6 +277,12 @@ class GpuDesk:
         return max(
             (sum(uuid in uuids for uuids in own) + self._guests.get(uuid, 0) for uuid in attempt.uuids), default=0
         )
+
+
+def _left_to(waiter: Waiter) -> str:
+    if waiter.uid == os.getuid():
+        return f"left to another daemon of yours (pid {waiter.pid}), which waits and has less"
+    return f"left to {lineage.user_name(waiter.uid)}, who waits and has less"
 
 
 def _by_gpu(shares: Mapping[str, Fraction]) -> dict[str, Fraction]:

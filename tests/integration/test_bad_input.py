@@ -26,7 +26,7 @@ CASES: list[tuple[str, str | bytes, list[str]]] = [
         T + "colour: red\n" + GRID,
         ["line 2", "colour", "Allowed: alias, default, executor, fail_fast, gather, notify"],
     ),
-    ("template is a string", "template: python x.py\n" + GRID, ["line 1", "template", "mapping"]),
+    ("template is a string", "template: python x.py\n" + GRID, ["line 1", "template", "{train: python train.py}"]),
     ("template is empty", "template: {}\n" + GRID, ["line 1", "template"]),
     ("stage is a list", "template:\n  a: [x]\n" + GRID, ["line 2", "template.a", "a string, or a mapping with `cmd`"]),
     ("stage is empty", "template:\n  a: ''\n" + GRID, ["line 2", "template.a", "empty"]),

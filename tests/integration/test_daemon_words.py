@@ -95,6 +95,18 @@ def test_logs_of_a_trial_by_number_name_and_stage(gated: Project) -> None:
     assert gated.run("logs", "N_0", "a").stdout == "begun 0\nover\n"
 
 
+def test_logs_says_that_a_log_is_no_longer_there(project: Project) -> None:
+    project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: 0\n")
+    assert "on 1 CPU slot\n" in project.run().stdout
+    (log,) = (project.output / "N_0").glob("log.a.*")
+    log.unlink()
+    for words in (["1"], ["N_0", "a"], ["N_0", "-f"]):
+        said = project.run("logs", *words)
+        assert (said.returncode, said.stdout) == (1, "")
+        assert f"output/N_0/{log.name}: no such log: it was deleted, " in said.stderr
+    assert "`run status N_0` says how it stands." in said.stderr
+
+
 def test_ctrl_c_in_watch_and_logs_leaves_the_work_alone(gated: Project) -> None:
     for words, code in ((["watch"], 130), (["logs", "-f", "N_0"], 0)):
         process = gated.start(*words)
@@ -358,6 +370,31 @@ def test_words_without_a_daemon_say_so(project: Project) -> None:
     assert project.run("retry").stdout == "Nothing has failed or was canceled or interrupted.\n"
     assert project.run("wait").returncode == 0
     assert project.run("watch").stdout == "No daemon works here: all is complete.\n"
+    assert project.run("archive", "N_0", "--yes").returncode == 0
+    waited = project.run("wait")
+    assert (waited.returncode, "0 of 1 job complete" in waited.stdout) == (1, True)
+    (project.path / "empty").mkdir()
+    waited = project.run("wait", "-o", "empty")
+    assert (waited.returncode, "nothing has been asked for; `run` begins" in waited.stdout) == (1, True)
+
+
+def test_a_pause_of_a_grid_whose_trials_count_for_an_earlier_one_says_so(gated: Project) -> None:
+    gated.write(GATED + "---\n_title: part\nn: [1, 2]\n")
+    assert gated.run("--detach").returncode == 0
+    said = gated.run("pause", "-t", "part")
+    assert said.returncode == 2
+    told = "no sweep with trials of its own. Known: main. A trial of several grids counts for the first of them."
+    assert said.stderr == f"run: error: part: {told}\n"
+
+
+def test_words_after_a_stop_tell_how_to_go_on(gated: Project) -> None:
+    assert gated.run("stop", "--now").returncode == 0
+    gated.run("wait")
+    for word in ("resume", "pause"):
+        said = gated.run(word)
+        assert said.returncode == 1
+        assert said.stderr == "run: error: output: no daemon works here; type `run`, which does what is left.\n"
+    assert "0 of 8 jobs complete; `run status` tells more, `run` goes on." in gated.run("wait").stdout
 
 
 def test_an_attempt_of_other_code_is_marked(project: Project) -> None:

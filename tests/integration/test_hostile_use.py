@@ -45,8 +45,52 @@ def test_a_command_that_empties_its_directory_keeps_its_records(project: Project
         assert result.returncode == 0, result.stdout + result.stderr
         assert project.stat("X_1") == {"a": "finished", "b": "finished", "c": "finished"}
         assert yaml.safe_load((project.output / "X_1" / "param").read_text())["x"] == 1
-        assert [record["stage"] for record in project.attempts("X_1", "start")] == ["a", "b", "c"]
-        assert [record["attempt"] for record in project.attempts("X_1", "end")] == [number] * 3
+        assert [record["stage"] for record in project.attempts("X_1", "start")] == ["a", "b", "c"] * number
+        assert [record["attempt"] for record in project.attempts("X_1", "end")] == [1, 1, 1, 2, 2, 2][: 3 * number]
+
+
+EMPTIES = """\
+template:
+  a: 'test -e again || {before}; rm -rf {_output}/*; touch emptied; test -e again || {after}; echo {x} >> ends'
+resource: {cpu: 1}
+---
+x: [1, 2]
+"""
+WAIT = "while ! test -e go; do sleep 0.02; done"
+
+
+def test_a_directory_that_was_emptied_while_no_daemon_lived_refuses_nothing(
+    project: Project, until: Callable[..., None]
+) -> None:
+    project.write(EMPTIES.replace("{before}", "true").replace("{after}", WAIT))
+    assert project.run("--detach").returncode == 0
+    until((project.path / "emptied").exists, project.trials)
+    project.daemons()[0].kill()
+    (project.path / "go").touch()
+    until(lambda: not project.living(), project.living)
+    (project.path / "again").touch()
+    assert [path.name for path in (project.output / "X_1").iterdir()] == ["attempts"]  # an exit code alone
+    result = project.run()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (project.path / "ends").read_text() == "1\n1\n2\n"
+    assert project.stat("X_1") == {"a": "finished"}
+    assert [project.attempts("X_1", event)[0]["attempt"] for event in ("start", "exit", "end")] == [1, 1, 1]
+
+
+def test_an_adopted_command_that_empties_its_directory_keeps_its_records(
+    project: Project, until: Callable[..., None]
+) -> None:
+    project.write(EMPTIES.replace("{before}", f"touch begun; {WAIT}").replace("{after}", "true"))
+    assert project.run("--detach").returncode == 0
+    until((project.path / "begun").exists, project.trials)
+    project.daemons()[0].kill()
+    assert project.run("--detach").returncode == 0
+    (project.path / "go").touch()
+    assert project.run("wait").returncode == 0
+    assert (project.path / "ends").read_text() == "1\n2\n"
+    assert yaml.safe_load((project.output / "X_1" / "param").read_text())["x"] == 1
+    (started,) = project.attempts("X_1", "start")
+    assert started["attempt"] == 1
 
 
 def test_a_command_too_long_for_linux_is_bad_input(project: Project) -> None:

@@ -322,6 +322,17 @@ def test_attempts_inherit_no_descriptors(project: Project) -> None:
     assert all("log.a." in line for line in shown[1:])
 
 
+def test_an_exclude_that_leaves_nothing_is_told(project: Project) -> None:
+    project.write("template: {a: echo}\nresource: {cpu: 2}\n---\nx: [1, 2]\n_exclude: {x: [1, 2]}\n")
+    result = project.run()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "Orphan parameters, which no command uses: x",
+        "Trials: 0, jobs: 0, on 2 CPU slots",
+        "`_exclude` leaves out every combination; `run check` counts those of each grid.",
+    ]
+
+
 def test_logs_of_attempts_in_the_same_second_stay_apart(project: Project) -> None:
     project.write("template: {a: 'echo $RUNNER_ATTEMPT; exit 1'}\nresource: {cpu: 1}\n---\nn: 0\n")
     for _ in range(3):

@@ -231,6 +231,27 @@ def test_a_gather_over_a_search_waits_for_its_end(search: Project, typed: Typed)
     assert typed().started() == []
 
 
+@pytest.mark.parametrize(("wanted", "count"), [("[7, 8]", 2), ("9", 0)])
+def test_a_gather_may_select_what_only_a_later_round_brings(
+    project: Project, typed: Typed, wanted: str, count: int
+) -> None:
+    project.write(
+        "template: {go: 'test {x} -gt 0'}\nresource: {cpu: 2}\n"
+        f"gather: {{late: {{cmd: 'wc -l < {{_trials}}', of: one, where: {{x: {wanted}}}}}}}\n"
+        "---\n_title: one\n_search: {next: 'test $RUNNER_ROUND != 1 || echo x: [7, 8]'}\nx: [1, 2]\n"
+        "---\n_title: last\n_after: late\nx: 20\n"
+    )
+    said = typed()
+    starts = [line.rsplit("/", 1)[-1] for line in said.out.splitlines() if line.startswith("START")]
+    if count:
+        assert (said.code, starts[-3:]) == (0, ["round_2", "all", "X_20"])
+        assert project.log("gather.late/all", "late") == f"{count}\n"
+    else:
+        assert (said.code, starts[-1]) == (1, "round_2")
+        assert "0 of 0 trials are complete, needed are 1 (a search brought no more" in typed("status").out
+    assert typed().started() == []
+
+
 def test_searches_that_share_trials_in_different_rounds_each_read_all_of_theirs(project: Project, typed: Typed) -> None:
     one = "---\n_title: one\n_search: {next: 'test $RUNNER_ROUND != 1 || echo x: [3, 4]'}\nx: [1, 2]\n"
     two = "---\n_title: two\n_search: {next: 'true'}\nx: [4, 5, 3]\n"

@@ -146,7 +146,8 @@ def test_an_excluded_value_that_the_grid_does_not_have_is_told(pattern: str, whe
     assert all(text.endswith(" is no value of the grid; nothing is left out") for text in warnings)
 
 
-ONE_SCALAR = "allowed: one string, number, boolean or null."
+ONE_SCALAR = "allowed: one string, number, boolean or null; in quotes it is a string."
+IN_GRIDS = "Several values stand in a grid."
 RESOURCES = (
     "allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], {cpu: 4}, "
     "or conditions such as {name: A100, min_free_vram: 20GiB}."
@@ -155,6 +156,7 @@ ONE_GPU = 'must be a GPU index (0) or several for one trial ("0,1").'
 STAGE_KEYS = (
     "cpus, cwd, env, executor, gpus, grace, keep, on_oom, per_gpu, prune, retry, stagger, stall, timeout, vram_by"
 )
+STAGES = "allowed: stages and their commands, such as {train: python train.py}."
 STAGE = "allowed: a string, or a mapping with `cmd`."
 LETTERS = "allowed: up to 64 letters, digits, - and _."
 
@@ -202,15 +204,15 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
             "Did you mean 'cpu'? Allowed: cpu, max_util, min_free_vram, name.",
         ),
         # template
-        ("template:\n" + GRID, ", line 1, template", "should be a mapping."),
-        ("template: [a]\n" + GRID, ", line 1, template", "['a'] is not allowed: input should be a mapping."),
-        ("template: run {lr}\n" + GRID, ", line 1, template", "should be a mapping."),
+        ("template:\n" + GRID, ", line 1, template", f"None is no template; {STAGES}"),
+        ("template: [a]\n" + GRID, ", line 1, template", f"['a'] is no template; {STAGES}"),
+        ("template: run {lr}\n" + GRID, ", line 1, template", f"'run {{lr}}' is no template; {STAGES}"),
         ("template: {}\n" + GRID, ", line 1, template", "is empty; at least one entry is needed."),
         ("template:\n  a: 5\n" + GRID, ", line 2, template.a", f"5 is no command; {STAGE}"),
         ("template:\n  a:\n" + GRID, ", line 2, template.a", f"None is no command; {STAGE}"),
         ("template:\n  a: [x, y]\n" + GRID, ", line 2, template.a", STAGE),
         ("template:\n  a: {}\n" + GRID, ", line 2, template.a", STAGE),
-        ("template:\n  a: {cmd: 5}\n" + GRID, ", line 2, template.a.cmd", "should be a valid string."),
+        ("template:\n  a: {cmd: 5}\n" + GRID, ", line 2, template.a.cmd", "should be a string."),
         ("template:\n  a: ' '\n" + GRID, ", line 2, template.a", "the command is empty or holds a NUL character."),
         ('template:\n  a: "x\\0"\n' + GRID, ", line 2, template.a", "NUL character"),
         ("template:\n  a b: x\n" + GRID, ", line 2, template.a b", f"'a b' is no stage name; {LETTERS}"),
@@ -218,7 +220,11 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         # default
         (HEAD + "default:\n" + GRID, ", line 4, default", "should be a mapping."),
         (HEAD + "default: [1]\n" + GRID, ", line 4, default", "should be a mapping."),
-        (HEAD + "default:\n  lr: [1, 2]\n" + GRID, ", line 5, default.lr", f"[1, 2] is a list; {ONE_SCALAR}"),
+        (
+            HEAD + "default:\n  lr: [1, 2]\n" + GRID,
+            ", line 5, default.lr",
+            f"[1, 2] is a list; {ONE_SCALAR} {IN_GRIDS}",
+        ),
         (HEAD + "default:\n  lr: {a: 1}\n" + GRID, ", line 5, default.lr", f"is a mapping; {ONE_SCALAR}"),
         (
             HEAD + "default: {_name: 1}\n" + GRID,
@@ -254,6 +260,7 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (HEAD + GRID + "---\n\nword\n", ", line 8", "a grid must be a mapping"),
         (HEAD + "---\nlr: []\n", ", line 5, lr", "the list of values is empty"),
         (HEAD + "---\nlr:\n  - 1\n  - [2]\n", ", line 7, lr.1", f"[2] is a list; {ONE_SCALAR}"),
+        (HEAD + "---\nlr: [[64, 64]]\n", ", line 5, lr.0", f"[64, 64] is a list; {ONE_SCALAR}"),
         (HEAD + "---\nlr: {a: 1}\n", ", line 5, lr", "is a mapping; allowed: a value, a list of values, or one of"),
         (HEAD + '---\nlr: "\\0"\n', ", line 5, lr", "holds a NUL character"),
         (HEAD + "---\nlr: 1\nl r: 1\n", ", line 6, l r", "allowed: letters, digits, -, _ and dots inside."),
@@ -268,6 +275,11 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
             "belong to the runner. Allowed here: _after, _cmd, _exclude, _priority, _search, _title, _zip.",
         ),
         (HEAD + "---\n_title: 5\nlr: 1\n", ", line 5, _title", "5 is no title; allowed: a string."),
+        (
+            HEAD + "---\nlr: 1\nx: 2\n_exclude: {momentum: 1}\n",
+            ", line 7, _exclude.0.momentum",
+            "the grid has no parameter `momentum`. It has: lr, x.",
+        ),
         (HEAD + "---\n_title: ' '\nlr: 1\n", ", line 5, _title", "allowed: a string."),
         (HEAD + "---\nlr: 1\n_cmd: []\n", ", line 6, _cmd", "leave `_cmd` out to run all stages."),
         (HEAD + "---\nlr: 1\n_cmd: tran\n", ", line 6, _cmd", "Did you mean 'train'? Allowed: train, test."),

@@ -265,7 +265,7 @@ def test_a_lost_plan_is_said_and_hides_no_other(story: Story) -> None:
 def test_an_unknown_word_and_an_unknown_sweep_are_bad_input(story: Story) -> None:
     with pytest.raises(InputError, match="the daemon does not know this"):
         story.commands.do("fly", {})
-    with pytest.raises(InputError, match=r"x: no such sweep\. Known: none"):
+    with pytest.raises(InputError, match=r"x: no sweep with trials of its own\. Known: none"):
         story.commands.do("pause", {"sweep": "x"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -77,6 +78,27 @@ def test_other_daemons_see_that_what_was_adopted_is_this_ones(desk: tuple[GpuDes
     assert daemons == {os.getpid(): os.getpid(), os.getppid(): 1}
     lease.release()
     other.release()
+
+
+def test_a_gpu_that_is_left_to_another_daemon_of_the_same_user_says_so(
+    fake_nvml: Callable[..., FakeNvml], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("runner.gpus.desk.boot_seconds", lambda: now_s)
+    fake_nvml(FakeGpu(0))
+    other = {"pid": os.getppid(), "since": 1.0, "at": 100.0, "count": 1, "share": "1", "cards": [uuid(0)]}
+    store = LeaseStore()
+    lease = store.take({uuid(0): WHOLE})
+    assert lease is not None
+    lease.release()
+    (store.directory / "other.wait").write_text(json.dumps(other))
+    desk = GpuDesk(print)
+    desk.ask(GpuWish())
+    for now_s in (100.0, 104.0):  # a free GPU is watched for a while
+        desk.look(now_s)
+    (place,) = desk.places()
+    assert place.reason == f"left to another daemon of yours (pid {os.getppid()}), which waits and has less"
+    pynvml.nvmlShutdown()
 
 
 @pytest.mark.parametrize("has_lease", [True, False])

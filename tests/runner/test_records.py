@@ -346,3 +346,21 @@ def test_records_of_an_emptied_directory_are_written_again_once_also_where_that_
     assert records.restore(str(tmp_path), text, line)
     assert (tmp_path / "param").read_text() == text
     assert (tmp_path / "attempts").read_text() == f"{line}exit\n"
+
+
+def test_exit_codes_alone_are_what_an_emptied_directory_keeps_only_where_param_is_gone_too(tmp_path: Path) -> None:
+    directory = str(tmp_path)
+    exit_as_the_shell_writes_it(tmp_path, "train", 1, 0)
+    assert records.read_attempts(directory).attempts == []
+    (tmp_path / "param").touch()
+    with pytest.raises(records.DamagedRecordError, match="line 1: no attempt record"):
+        records.read_attempts(directory)
+    records.drop_leftover(directory)
+    assert (tmp_path / "attempts").exists()
+    (tmp_path / "param").unlink()
+    records.drop_leftover(directory)
+    assert not (tmp_path / "attempts").exists()
+    records.append_attempt(directory, {"event": "process", "stage": "train", "attempt": 1, "pid": 5})
+    exit_as_the_shell_writes_it(tmp_path, "train", 1, 0)
+    with pytest.raises(records.DamagedRecordError, match="line 1: no attempt record"):
+        records.read_attempts(directory)

@@ -14,6 +14,7 @@ from runner.header import ResourceKeys
 from runner.model import Slot
 from runner.options import StageOptions
 from runner.resources import Places
+from runner.text import counted
 
 
 def files(root: Path, contents: dict[str, str]) -> None:
@@ -212,7 +213,7 @@ def test_listed_gpus_without_a_driver_are_slots_that_nobody_checks(
 ) -> None:
     found = resources.places(items, NO_OPTIONS)
     assert found.slots == tuple(Slot(label, gpus) for label, gpus in expected)
-    assert found.origin == f"{len(items)} GPU slots, unchecked (no NVIDIA driver: none)"
+    assert found.origin == f"{counted(len(items), 'GPU slot')}, unchecked (no NVIDIA driver: none)"
 
 
 @pytest.mark.usefixtures("machine")

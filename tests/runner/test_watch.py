@@ -38,3 +38,24 @@ def test_the_numbers_of_trials_stand_below_each_other() -> None:
     event = Event(Kind.SKIP, JOB, 0.0)
     assert line(event, 7) == "SKIP      train: 7/7, output/Lr_1"
     assert line(event, 1000) == "SKIP      train:    7/1000, output/Lr_1"
+
+
+LONG = Trial(
+    6, "id", "Lr_0.1-Momentum_0.9-Width_64-Seed_3", "output/Lr_0.1-Momentum_0.9-Width_64-Seed_3", "", ("train",)
+)
+FAILED = Event(Kind.FAIL, Job(LONG, "train"), 0.0, "cpu 1", 0.5, 3, log="output/log.train.1")
+
+
+@pytest.mark.parametrize(
+    ("event", "width", "text"),
+    [
+        (FAILED, 100, line(FAILED, 12)),
+        (FAILED, 90, "FAIL      cpu 1, train:  7/12, 0.50 s, exit code 3, Lr_0.1-Momentum_0.9-Width_64-Seed_3"),
+        (FAILED, 60, "FAIL      cpu 1, train:  7/1… Lr_0.1-Momentu…Width_64-Seed_3"),
+        (Event(Kind.START, Job(LONG, "train"), 0.0), 60, "START     train:  7/12, Lr_0.1-Momentum_0.9-Width_64-Seed_3"),
+        (Event(Kind.START, Job(LONG, "train"), 0.0), 40, "START     train:  … Lr_0.1-Mo…_64-Seed_3"),
+    ],
+)
+def test_on_a_narrow_terminal_both_ends_of_the_name_are_left(event: Event, width: int, text: str) -> None:
+    assert line(event, 12, width) == text
+    assert len(text) <= width

@@ -106,6 +106,10 @@ def test_nan_is_a_number(tmp_path: Path) -> None:
         ("No", "No is read as False; write true or false, or 'No' for the word."),
         ("012", "012 is read as the number 12; write '012' for the text."),
         ("1:30", "1:30 is read as the text '1:30'; quote it to say so."),
+        ("1, 2", "1, 2 is read as one text; write [1, 2] for a list, or quote it to say so."),
+        ("(1e-3, .5)", "(1e-3, .5) is read as one text; write [1e-3, .5] for a list, or quote it to say so."),
+        ("1 2", "1 2 is read as one text; write [1, 2] for a list, or quote it to say so."),
+        ("1\n    - 2", "1 - 2 is read as one text; write [1, 2] for a list, or quote it to say so."),
     ],
 )
 def test_a_surprising_scalar_is_told_with_its_place(tmp_path: Path, text: str, note: str) -> None:
@@ -113,7 +117,9 @@ def test_a_surprising_scalar_is_told_with_its_place(tmp_path: Path, text: str, n
     assert document.warnings == [f"{tmp_path}/params.yaml, line 3, key.0: {note}"]
 
 
-@pytest.mark.parametrize("text", ["'on'", '"012"', "'1:30'", "true", "0", "12", "0.5", "0x10", "a:b", "1e-3", "0_o"])
+@pytest.mark.parametrize(
+    "text", ["'on'", '"012"', "'1:30'", "true", "0", "12", "0.5", "0x10", "a:b", "1e-3", "0_o", "'1, 2'", "1-2", "v 2"]
+)
 def test_a_plain_scalar_is_not_warned_about(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, f"key: {text}")[0].warnings == []
 
