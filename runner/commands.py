@@ -8,10 +8,9 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from runner import notify, plans
+from runner import daemonview, notify, plans
 from runner.errors import InputError, RunnerError, SystemFaultError
-from runner.events import Event, Kind
-from runner.model import Job, JobState
+from runner.model import JobState
 from runner.nextrounds import NextRounds
 from runner.selection import named
 from runner.submission import changed_names
@@ -19,7 +18,7 @@ from runner.text import counted
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from runner.daemon import Daemon
@@ -30,16 +29,6 @@ if TYPE_CHECKING:
 NOTIFY_S = 60.0  # a notification that takes longer is killed
 _STANDARD_ERROR = 2
 _FAILED = {JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED, JobState.INTERRUPTED}
-_BAD = {JobState.FAILED, JobState.TIMEOUT}
-_KIND_OF_STATE = {
-    JobState.COMPLETED: Kind.SKIP,
-    JobState.FAILED: Kind.FAIL,
-    JobState.TIMEOUT: Kind.FAIL,
-    JobState.BLOCKED: Kind.BLOCK,
-    JobState.CANCELED: Kind.CANCEL,
-    JobState.PRUNED: Kind.PRUNE,
-    JobState.INTERRUPTED: Kind.INTERRUPT,
-}
 
 
 class Commands:
@@ -58,7 +47,9 @@ class Commands:
         self._journal = journal
         self._output = output
         self._say = say
-        self._rounds = NextRounds(daemon, journal, output, lambda trials: joined([*map(_row, trials)]), self._keep)
+        self._rounds = NextRounds(
+            daemon, journal, output, lambda trials: joined([*map(daemonview.row, trials)]), self._keep
+        )
         self._plans: dict[str, plans.Plan] = {}
         self._environment: dict[str, str] | None = None
         self._children: list[tuple[float, subprocess.Popen[bytes]]] = []
@@ -276,55 +267,11 @@ class Commands:
 
     def status(self, request: Message) -> Message:
         """The counts of every sweep and stage, what runs where, and, when asked for, every trial."""
-        scheduler = self._daemon.scheduler
-        answer: Message = {
-            "pid": os.getpid(),
-            "output": str(self._output),
-            "counts": [[*key, count] for key, count in scheduler.counts.items()],
-            "slots": scheduler.labels(),
-            "running": [
-                [item.job.trial.key, item.job.trial.name, item.job.stage, item.slot.label, item.started, item.attempt]
-                for item in self._daemon.running()
-            ],
-            "failed": [_row(trial) for trial in scheduler.trials() if _BAD & set(scheduler.states(trial).values())],
-            "blocked": self._blocked(),
-            "paused": scheduler.paused,
-            "is_stopping": scheduler.is_stopping,
-            "places": self._daemon.places(),
-        }
-        if request.get("trials"):
-            answer["trials"] = [
-                [*_row(trial), {stage: state.value for stage, state in scheduler.states(trial).items()}]
-                for trial in scheduler.trials()
-            ]
-        return answer
-
-    def _blocked(self) -> dict[str, str]:
-        """Why some trials do not run that wait for others, by their keys."""
-        scheduler, pipeline = self._daemon.scheduler, self._daemon.intake.pipeline
-        blocked = (trial for trial in scheduler.trials() if JobState.BLOCKED in scheduler.states(trial).values())
-        return {trial.key: why for trial in blocked if (why := pipeline.why_blocked(trial))}
+        return daemonview.status(self._daemon, self._output, with_trials=bool(request.get("trials")))
 
     def watched(self, request: Message) -> Message:
         """What a watcher hears first: the trials, when asked for, and what each job has come to."""
-        answer: Message = {"is_done": self._daemon.is_done, "events": [event.to_wire() for event in self._replay()]}
-        answer["joined"] = [_row(trial) for trial in self._daemon.scheduler.trials() if trial.round > 1]
-        if request.get("trials"):
-            answer["trials"] = [_row(trial) for trial in self._daemon.scheduler.trials()]
-            answer["slots"] = len(self._daemon.scheduler.labels())
-        return answer
-
-    def _replay(self) -> Iterator[Event]:
-        running = {item.job: item for item in self._daemon.running()}
-        for trial in self._daemon.scheduler.trials():
-            for stage, state in self._daemon.scheduler.states(trial).items():
-                job = Job(trial, stage)
-                if job in running:
-                    item = running[job]
-                    yield Event(Kind.ADOPT, job, item.started, item.slot.label, attempt=item.attempt, log=item.log)
-                elif state in _KIND_OF_STATE:
-                    why = self._daemon.intake.pipeline.why_blocked(trial) if state is JobState.BLOCKED else ""
-                    yield Event(_KIND_OF_STATE[state], job, 0.0, line=why)
+        return daemonview.watched(self._daemon, with_trials=bool(request.get("trials")))
 
     def _known(self, ids: Iterable[str]) -> Sequence[Trial]:
         found = (self._daemon.scheduler.trial(trial_id) for trial_id in ids)
@@ -340,10 +287,6 @@ def _asked_for(entries: Iterable[Entry], opened: Mapping[str, plans.Plan]) -> se
         elif entry["kind"] == "plan" and entry.get("plan") in opened:
             found.update(trial.key for trial in opened[entry["plan"]].trials)
     return found
-
-
-def _row(trial: Trial) -> list[Any]:
-    return [trial.index, trial.key, trial.name, trial.output, trial.directory, trial.stages, trial.sweep]
 
 
 _WORDS: dict[str, Callable[[Commands, Message], Message]] = {

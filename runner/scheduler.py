@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     from runner.model import Trial
     from runner.packing import Card
 
-_AGAIN = frozenset(
-    {
-        JobState.FAILED,
-        JobState.TIMEOUT,
-        JobState.PRUNED,
-        JobState.CANCELED,
-        JobState.INTERRUPTED,
-        JobState.BLOCKED,
-    }
-)
+_AGAIN = {
+    JobState.FAILED,
+    JobState.TIMEOUT,
+    JobState.PRUNED,
+    JobState.CANCELED,
+    JobState.INTERRUPTED,
+    JobState.BLOCKED,
+}
 
 
 @dataclass(frozen=True)
