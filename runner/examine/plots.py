@@ -86,18 +86,19 @@ def _looks(groups: Sequence[Group]) -> tuple[list[Look], tuple[ScalarMappable, A
 
 
 def _draw_metric(axes: "Axes", groups: Sequence[Group], looks: Sequence[Look], metric: str) -> None:
-    lines = []
+    lines, edges = [], []
     for group, look in zip(groups, looks, strict=True):
         steps, mean, lowest, highest = grouping.group_line(group)
         lines.append((steps, mean))
         if len(group.curves) > 1 and len(groups) <= _BANDS_MAX:
+            edges += [(steps, lowest), (steps, highest)]
             band_alpha = 0.2 if len(groups) <= DISTINCT_MAX else 0.06
             axes.fill_between(steps, lowest, highest, color=look.colour, alpha=band_alpha, linewidth=0)
         _line(axes, steps, mean, look)
     if len(groups) > DISTINCT_MAX:
         for index, look in zip(grouping.best(groups, len(_BEST_LOOKS)), _BEST_LOOKS, strict=False):
             _line(axes, *lines[index], look)
-    low, high, is_log = grouping.limits(lines)
+    low, high, is_log = grouping.limits(lines + edges)
     if is_log:
         axes.set_yscale("log")
     axes.set_ylim(low, high)
