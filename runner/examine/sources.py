@@ -85,13 +85,16 @@ def read_log(path: str | Path, pattern: str | re.Pattern[str] = KEY_VALUE) -> pd
     `"key: value"` and `"key value"`. A last line that is being written does not count.
 
     Raises:
-        ValueError: the pattern has no named group.
+        ValueError: the pattern has no named group, or is no regular expression.
     """
     return _log_rows(path, pattern).frame()
 
 
 def _log_rows(path: str | Path, pattern: str | re.Pattern[str]) -> Rows:
-    compiled = re.compile(PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern)
+    try:
+        compiled = re.compile(PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from None
     if not compiled.groupindex:
         raise ValueError(f"pattern {compiled.pattern!r} has no named group, such as (?P<loss>[0-9.]+)")
     numbers_in = _pairs_in if compiled.groupindex.keys() == {"name", "value"} else _groups_in

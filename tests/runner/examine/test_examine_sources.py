@@ -71,6 +71,8 @@ def test_a_log_without_steps_or_without_numbers(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log").empty
     with pytest.raises(ValueError, match="has no named group"):
         read_log(tmp_path / "log", r"loss (\d+)")
+    with pytest.raises(ValueError, match=r"pattern '\(\?P<loss>' is not a regular expression: missing \)"):
+        read_log(tmp_path / "log", "(?P<loss>")
 
 
 def test_a_log_parser_for_the_examiner(make_trial: Any, output: Path) -> None:
