@@ -1,6 +1,5 @@
 """Drawing the curves of many trials into one picture."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from runner.examine import grouping
-from runner.examine.axes import tidy
+from runner.examine.axes import missing_glyphs, tidy
 from runner.examine.grouping import Group
 
 if TYPE_CHECKING:
@@ -60,9 +59,7 @@ def draw(groups: Sequence[Group], metric: str, target: Path) -> None:
     _legend(figure, groups, looks)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    with warnings.catch_warnings():
-        # A character that the font lacks is drawn as a box.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
+    with missing_glyphs():
         canvas.print_figure(part, format="png", dpi=_DPI)
     part.replace(target)
 
