@@ -72,15 +72,19 @@ def synthetic_set(rng: np.random.Generator, size: float) -> tuple[float, float, 
     """Return the share covered, the interval score, and that of the best constant width."""
     truth = Truth(rng, size)
     fitted = [truth.curve(name, steps) for name, steps in FITTED]
-    errors, halves = misses(fitted, [truth.curve(name, steps) for name, steps in UNSEEN])
+    errors, halves = misses(fit(fitted), fitted, [truth.curve(name, steps) for name, steps in UNSEEN])
     return judge(np.concatenate(errors), np.concatenate(halves))
 
 
-def misses(fitted: Sequence[Curve], unseen: Sequence[Curve]) -> tuple[list[Array], list[Array]]:
+def past(curve: Curve, others: list[Curve]) -> Curve:
+    """Return what follows the divergence of a curve from the others."""
+    return curve.part(np.flatnonzero(curve.step >= divergence(curve, others)))
+
+
+def misses(result: FitResult, fitted: list[Curve], unseen: Sequence[Curve]) -> tuple[list[Array], list[Array]]:
     """Return, of each unseen curve past its divergence, the errors of the fit and the half-widths of its bars."""
-    result, errors, halves = fit(fitted), [], []
-    for curve in unseen:
-        late = curve.part(np.flatnonzero(curve.step >= divergence(curve, list(fitted))))
+    errors, halves = [], []
+    for late in (past(curve, fitted) for curve in unseen):
         predicted = result.predict(late.lrs, late.step)
         errors.append(np.abs(late.loss - predicted.loss))
         halves.append(predicted.upper - predicted.loss)
@@ -93,12 +97,12 @@ def judge(error: Array, half: Array) -> tuple[float, float, float]:
     def score(width: Array | float) -> float:
         return float(np.mean(2 * width + 20 * np.maximum(error - width, 0)))
 
-    constant = min(score(width) for width in np.geomspace(error.min() + 1e-6, error.max(), 100))
+    constant = min(score(width) for width in np.geomspace(error.min() + 1e-6, error.max(), 200))
     return float((error <= half).mean()), score(half), constant
 
 
 def print_trained(directory: Path, fitted: list[Curve], unseen: list[Curve]) -> None:
-    errors, halves = misses(fitted, unseen)
+    errors, halves = misses(fit(fitted), fitted, unseen)
     share, score, constant = judge(np.concatenate(errors), np.concatenate(halves))
     print(f"{directory.name}: coverage {share:.3f}, interval score {score:.3f}, best constant {constant:.3f}")
     for curve, error, half in zip(unseen, errors, halves, strict=True):

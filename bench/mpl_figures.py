@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from bench.mpl_bars import judge, misses, past
 from mpl import Curve, FitResult, Metrics, fit, optimize_schedule
-from mpl.curve import divergence
 from mpl.fit import make_problem
 from mpl.optimize import KINDS
 from mpl.prior import shape_prior
@@ -83,28 +83,15 @@ def line(metrics: list[Metrics]) -> str:
     return " ".join(f"{value:.5f}" for value in Metrics.mean(metrics).as_dict().values())
 
 
-def past(curve: Curve, others: list[Curve]) -> Curve:
-    return curve.part(np.flatnonzero(curve.step >= divergence(curve, others)))
-
-
 def coverage(chosen: FitResult, curves: list[Curve], unseen: list[Curve]) -> dict[str, str]:
     """Bars of 90% past divergence: the share of points inside, and the interval score beside constant bars."""
-    errors, halves, inside = [], [], []
-    for curve in (past(one, curves) for one in unseen):
-        predicted = chosen.predict(curve.lrs, curve.step)
-        errors.append(np.abs(curve.loss - predicted.loss))
-        halves.append(predicted.upper - predicted.loss)
-        inside.append(float((errors[-1] <= halves[-1]).mean()))
-    error, half = np.concatenate(errors), np.concatenate(halves)
-
-    def score(width: Any) -> float:
-        return float(np.mean(2 * width + 20 * np.maximum(error - width, 0)))
-
-    constants = [score(width) for width in np.geomspace(error.min() + 1e-6, error.max(), 200)]
+    errors, halves = misses(chosen, curves, unseen)
+    share, score, constant = judge(np.concatenate(errors), np.concatenate(halves))
+    inside = [float((error <= half).mean()) for error, half in zip(errors, halves, strict=True)]
     return {
-        "coverage of points, of curves": f"{(error <= half).mean():.3f} {np.mean(inside):.3f}",
+        "coverage of points, of curves": f"{share:.3f} {np.mean(inside):.3f}",
         "coverage by curve": " ".join(f"{share:.2f}" for share in inside),
-        "interval score, best constant bar": f"{score(half):.5f} {min(constants):.5f}",
+        "interval score, best constant bar": f"{score:.5f} {constant:.5f}",
     }
 
 

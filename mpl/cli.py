@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = make_parser().parse_args(argv)
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except (MplError, TrainError) as error:
         return _fail(str(error))
     except MemoryError as error:
@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"cannot write {error.filename or arguments.out or 'the output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    return 0
 
 
 def _drop_output() -> None:
@@ -131,7 +130,7 @@ def _outputs(command: argparse.ArgumentParser, required: bool = False) -> None:
     command.add_argument("--no-plots", action="store_true", help="write no pictures")
 
 
-def run_fit(arguments: argparse.Namespace) -> None:
+def run_fit(arguments: argparse.Namespace) -> int:
     curves = _read(arguments)
     result = fit(curves, arguments.law, _width(arguments.prior), arguments.delta, arguments.starts)
     out = _directory(arguments.out)
@@ -145,6 +144,10 @@ def run_fit(arguments: argparse.Namespace) -> None:
     lines += [f"objective {result.objective:.6e}, width of the shape prior {result.shape_prior}"]
     lines += table(result.metrics)
     _show(arguments, result.as_dict(), [*lines, f"written to {out / FIT}"])
+    if result.success:
+        return 0
+    print(f"mpl: the fit came to no end: {result.message}; {out / FIT} has the best that was found", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def run_predict(arguments: argparse.Namespace) -> None:

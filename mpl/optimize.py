@@ -210,6 +210,8 @@ def _floor(fit: FitResult, floor: float | None) -> tuple[float, list[str]]:
 def _check(
     fit: FitResult, steps: int, peak: float, warmup: int, floor: float | None, kind: str, max_decay: float | None
 ) -> None:
+    if fit.law.name == "power":
+        raise MplError("law power knows the steps alone: no schedule is better than another; fit mpl or mpl_risk")
     if "C" not in fit.law.parameters:
         raise MplError(f"by law {fit.law.name} the best schedule is one drop: fit mpl or mpl_risk")
     if kind not in KINDS:

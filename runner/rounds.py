@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,16 @@ def standings(output: Path) -> list[Standing]:
         last: Record | None = None
         # A round that was decided before the one that it follows is from another first grid.
         while (record := read_record(directory / f"round_{1 if last is None else last['round'] + 1}")) is not None:
-            if last is not None and record["time"] < last["time"]:
+            if last is not None and _moment(record) < _moment(last):
                 break
             last = record
         if last is not None:
             found.append(_standing(last))
     return found
+
+
+def _moment(record: Record) -> datetime:
+    return datetime.fromisoformat(record["time"])
 
 
 def _standing(last: Record) -> Standing:

@@ -83,6 +83,7 @@ LAYERS = (
     },
     {
         "commands",
+        "daemonview",
         "daemon",
         "handover",
         "overview",

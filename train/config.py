@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from train.errors import TrainError
 from train.fields import Average, BelowOne, Count, Fraction, NotNegative, Positive, Steps, Whole, in_steps
+from train.pieces import FILES
 from train.schedules import ALLOWED, DECAY, Array, ramp, schedule
 
 HOW = frozenset(
@@ -184,6 +186,8 @@ class Config(BaseModel):
         if self.lr1 is not None and self.lr2 is not None:
             return ramp(begin, steps, self.lr1, self.lr2)(np.arange(steps, dtype=np.float64))
         warmup = in_steps(self.warmup)
+        if warmup > steps and not self.schedule.endswith(FILES):
+            raise TrainError(f"warmup is {warmup}: it must lie between 0 and steps ({steps}); --warmup sets it")
         return schedule(self.schedule, steps, self.lr, warmup, self.floor, self.decay, self.warmup_kind)
 
     def in_steps(self, epoch: int) -> Self:

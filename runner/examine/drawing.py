@@ -13,6 +13,7 @@ import numpy as np
 from runner.errors import InputError
 from runner.examine import settings, stats
 from runner.examine.axes import tidy
+from runner.examine.tables import several
 from runner.examine.wide import is_higher_better
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _axes(ax: Axes | None) -> Axes:
 def draw_curves(
     curves: pd.DataFrame,
     metric: str = "loss",
-    by: Sequence[str] | None = None,
+    by: str | Sequence[str] | None = None,
     over: str = settings.SEED,
     band: Band = "range",
     ax: Axes | None = None,
@@ -58,9 +59,10 @@ def draw_curves(
     Raises:
         InputError: no such column, or more settings than there are ways to draw a line.
     """
-    ax = _axes(ax)
+    if band not in _BANDS:
+        raise InputError(f"band {band!r}: no such band. Allowed: {', '.join(map(repr, _BANDS))}.")
     known = _parameters(curves)
-    names = list(by) if by is not None else [name for name in known if name != over]
+    names = several(by) if by is not None else [name for name in known if name != over]
     if metric in known:
         others = ", ".join(map(str, curves.columns[len(known) + 2 :]))
         raise InputError(f"{metric}: is a parameter. Curves: {others or 'none'}.")
@@ -69,6 +71,7 @@ def draw_curves(
     groups = settings.groups(curves[curves[metric].notna()], names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+    ax = _axes(ax)
     counts: list[int] = []
     for place, (key, group) in enumerate(groups):
         steps, mean, low, high = _band(group, metric, band)
@@ -112,15 +115,15 @@ def _band(group: pd.DataFrame, metric: str, band: Band) -> tuple[Any, Any, Any, 
 
 def draw_heatmap(table: pd.DataFrame, metric: str, x: str, y: str, ax: Axes | None = None) -> Axes:
     """Draw the mean of a metric for each pair of values of two parameters; a cell without a number stays empty."""
-    ax = _axes(ax)
     table = _with_numbers(table, metric)
-    found = stats.aggregate(table, metric, by=[y, x])
+    found = stats.aggregate(table, metric, by=[y, x], kind=None)
     columns = _ordered({key[1] for key in found.index})
     rows = _ordered({key[0] for key in found.index})
     cells = np.full((len(rows), len(columns)), np.nan)
     for key, mean in zip(found.index.tolist(), found["mean"], strict=True):
         cells[rows.index(key[0]), columns.index(key[1])] = mean
     colours = "viridis" if is_higher_better(metric) else "viridis_r"
+    ax = _axes(ax)
     image = ax.imshow(cells, cmap=colours, origin="lower", aspect="auto")
     ax.set_xticks(range(len(columns)), [_short(value) for value in columns])
     ax.set_yticks(range(len(rows)), [_short(value) for value in rows])
@@ -153,15 +156,14 @@ def _digits(values: settings.Array) -> int:
 
 
 def draw_sweep(
-    table: pd.DataFrame, metric: str, x: str = "lr", by: Sequence[str] | None = None, ax: Axes | None = None
+    table: pd.DataFrame, metric: str, x: str = "lr", by: str | Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draw a metric against a numeric parameter, such as the loss against the LR: mean and range over the seeds.
 
     One line for each setting of the parameters `by`, all others but the seed when they aren't said. The axis of the
     parameter is logarithmic where its values span a factor of 30.
     """
-    ax = _axes(ax)
-    names = list(by) if by is not None else settings.parameters(table, without=[x, settings.SEED])
+    names = several(by) if by is not None else settings.parameters(table, without=[x, settings.SEED])
     settings.check_columns(table, [x, *names])
     table = _with_numbers(table, metric)
     if table[x].dtype.kind not in "iuf":
@@ -169,6 +171,7 @@ def draw_sweep(
     groups = settings.groups(table, names)
     if len(groups) > _LINES_MAX:
         raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+    ax = _axes(ax)
     counts: list[int] = []
     for place, (key, group) in enumerate(groups):
         found = group.groupby(x)[metric].agg(["mean", "min", "max", "count"])
@@ -187,7 +190,7 @@ def draw_sweep(
     return ax
 
 
-def pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = ()) -> pd.DataFrame:
+def pareto(table: pd.DataFrame, x: str, y: str, maximize: str | Sequence[str] = ()) -> pd.DataFrame:
     """Return the trials that no other one beats in both columns, sorted by the first; those without a number are out.
 
     A trial that equals another one in both is kept beside it. Lower is better, but for accuracies and the like, and
@@ -195,6 +198,7 @@ def pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = ()) ->
     """
     table = _with_numbers(table, x, y)
     known = table[np.isfinite(table[[x, y]].to_numpy(float)).all(axis=1)]
+    maximize = several(maximize)
     signs = [-1.0 if is_higher_better(name, maximize) else 1.0 for name in (x, y)]
     points = known[[x, y]].to_numpy(float) * signs
     order = np.lexsort((points[:, 1], points[:, 0]))
@@ -209,14 +213,17 @@ def pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = ()) ->
     return front.sort_values(x, kind="stable")
 
 
-def draw_pareto(table: pd.DataFrame, x: str, y: str, maximize: Sequence[str] = (), ax: Axes | None = None) -> Axes:
+def draw_pareto(
+    table: pd.DataFrame, x: str, y: str, maximize: str | Sequence[str] = (), ax: Axes | None = None
+) -> Axes:
     """Draw all trials as points over two columns, and as stairs what the best of them reach.
 
     The stairs are the best `y` among the trials that are at least as good in `x`: they claim nothing that no trial has.
     """
-    ax = _axes(ax)
+    maximize = several(maximize)
     front = pareto(table, x, y, maximize)
     table = _with_numbers(table, x, y)
+    ax = _axes(ax)
     ax.scatter(table[x], table[y], s=18, color=COLOURS[4], label="trials")
     stairs: Any = "steps-pre" if is_higher_better(x, maximize) else "steps-post"
     ax.plot(front[x], front[y], "o-", color=COLOURS[1], ms=5, drawstyle=stairs, label="Pareto front")

@@ -1,6 +1,5 @@
 """Drawing the curves of many trials into one picture."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from runner.examine import grouping
-from runner.examine.axes import tidy
+from runner.examine.axes import missing_glyphs, tidy
 from runner.examine.grouping import Group
 
 if TYPE_CHECKING:
@@ -60,9 +59,7 @@ def draw(groups: Sequence[Group], metric: str, target: Path) -> None:
     _legend(figure, groups, looks)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    with warnings.catch_warnings():
-        # A character that the font lacks is drawn as a box.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
+    with missing_glyphs():
         canvas.print_figure(part, format="png", dpi=_DPI)
     part.replace(target)
 
@@ -86,18 +83,19 @@ def _looks(groups: Sequence[Group]) -> tuple[list[Look], tuple[ScalarMappable, A
 
 
 def _draw_metric(axes: "Axes", groups: Sequence[Group], looks: Sequence[Look], metric: str) -> None:
-    lines = []
+    lines, edges = [], []
     for group, look in zip(groups, looks, strict=True):
         steps, mean, lowest, highest = grouping.group_line(group)
         lines.append((steps, mean))
         if len(group.curves) > 1 and len(groups) <= _BANDS_MAX:
+            edges += [(steps, lowest), (steps, highest)]
             band_alpha = 0.2 if len(groups) <= DISTINCT_MAX else 0.06
             axes.fill_between(steps, lowest, highest, color=look.colour, alpha=band_alpha, linewidth=0)
         _line(axes, steps, mean, look)
     if len(groups) > DISTINCT_MAX:
         for index, look in zip(grouping.best(groups, len(_BEST_LOOKS)), _BEST_LOOKS, strict=False):
             _line(axes, *lines[index], look)
-    low, high, is_log = grouping.limits(lines)
+    low, high, is_log = grouping.limits(lines + edges)
     if is_log:
         axes.set_yscale("log")
     axes.set_ylim(low, high)

@@ -17,7 +17,7 @@ from runner.examine import cachefile, facts, readers
 from runner.examine.cachefile import Signature
 from runner.examine.metrics import METRICS_FILE, NOT_RESULTS, last_cells, read_evaluation, read_metrics
 from runner.examine.readers import SHARED_DIRECTORY, natural_key, shared_directories, shared_name, trial_directories
-from runner.examine.sources import JSONL_FILE, frame_of, is_event_file, jsonl_rows, last_values, read_scalars
+from runner.examine.sources import JSONL_FILE, is_event_file, jsonl_rows, read_scalars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,7 +239,7 @@ def _add_slowly(directory: Path, source: str, trial: _Trial) -> None:
             trial.metrics = _summaries(read_metrics(directory), last_cells(directory / METRICS_FILE))
         elif source == JSONL_FILE:
             rows = jsonl_rows(directory / JSONL_FILE)
-            trial.metrics = _summaries(frame_of(rows), last_values(rows))
+            trial.metrics = _summaries(rows.frame(), rows.last())
         else:
             trial.metrics = _scalar_summaries(directory)
     except (ValueError, OSError) as error:

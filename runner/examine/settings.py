@@ -41,12 +41,17 @@ def check_columns(table: pd.DataFrame, names: Iterable[str]) -> None:
 
 
 def groups(table: pd.DataFrame, names: Sequence[str]) -> list[tuple[tuple[Hashable, ...], pd.DataFrame]]:
-    """The rows of each combination of values, in the order in which they come; a missing value is a value."""
+    """The rows of each combination of values, in the order in which they come."""
+    return [(key, table.iloc[chosen]) for key, chosen in members(table, names).items()]
+
+
+def members(table: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Hashable, ...], list[int]]:
+    """The places of the rows of each combination of values; a missing value is a value."""
     places: dict[tuple[Hashable, ...], list[int]] = {}
     columns = [[key_of(value) for value in table[name]] for name in names]
     for place, key in enumerate(zip(*columns, strict=True) if columns else [()] * len(table)):
         places.setdefault(key, []).append(place)
-    return [(key, table.iloc[chosen]) for key, chosen in places.items()]
+    return places
 
 
 def key_of(value: Any) -> Hashable:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from runner.examine.readers import latest_log
+from runner.examine.rows import Row, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from runner.examine.results import Experiment
 
-Row: TypeAlias = "dict[str, float]"
-
 JSONL_FILE = "metrics.jsonl"
+_BLOCK_BYTES = 1 << 20
+_LINE_ENDS = re.compile(r"[\r\n]+")
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|nan|inf|NaN|Infinity)"
-_STEPS = ("step", "global_step", "iteration", "iter", "epoch")
 _EDGE = r"(?![\w.])"
 # The name may hold several words (`test loss`), each but the first beginning with a letter.
 KEY_VALUE = re.compile(rf"(?P<name>[A-Za-z_][\w./-]*) ?= ?(?P<value>{_NUMBER}){_EDGE}")
@@ -51,58 +51,30 @@ def read_jsonl(path: str | Path) -> pd.DataFrame:
     line's number. Values that are no numbers are left out, as is a last line that is being written; rows of the same
     step are joined. Raises ValueError where a whole line is no JSON object.
     """
-    return frame_of(jsonl_rows(path))
+    return jsonl_rows(path).frame()
 
 
-def jsonl_rows(path: str | Path) -> list[Row]:
-    """Return the numbers of each line of a file of JSON objects, as they stand there.
+def jsonl_rows(path: str | Path) -> Rows:
+    """Return the numbers of each line of a file of JSON objects.
 
     Raises ValueError where a whole line is no JSON object.
     """
-    rows = []
-    content = Path(path).read_bytes()
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
-        if not line.strip():
+    with Path(path).open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+        return Rows(_objects(file))
+
+
+def _objects(lines: Iterable[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or not line.endswith("\n"):
             continue
         try:
-            row = json.loads(line)
-            rows.append({key: value for key, value in row.items() if _is_number(value)})
+            yield {key: value for key, value in json.loads(line).items() if _is_number(value)}
         except (ValueError, AttributeError):
             raise ValueError(f"line {number} is no JSON object") from None
-    return _with_steps(rows)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _with_steps(rows: list[Row]) -> list[Row]:
-    """The rows with their step, whatever it is called there; without any they are counted."""
-    name = next((name for name in _STEPS if any(name in row for row in rows)), None)
-    if name is None:
-        return [{"step": number, **row} for number, row in enumerate(rows, start=1)]
-    # A line without the step, such as one of settings before the first, is none of the rows.
-    return [{"step": row.pop(name), **row} for row in rows if not math.isnan(row.get(name, math.nan))]
-
-
-def last_values(rows: list[Row]) -> Row:
-    """Return the last value of each number that was written, also where that is NaN."""
-    last: Row = {}
-    for row in rows:
-        last |= row
-    last.pop("step", None)
-    return last
-
-
-def frame_of(rows: list[Row]) -> pd.DataFrame:
-    """Return rows as a table, one row per step, steps ascending."""
-    import pandas as pd
-
-    frame = pd.DataFrame(rows, columns=None if rows else ["step"])
-    frame = frame.groupby("step", sort=True).last().reset_index()
-    if frame["step"].dtype.kind == "f" and (frame["step"] % 1 == 0).all():
-        frame = frame.astype({"step": "int64"})
-    return frame
+    return isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
 def read_log(path: str | Path, pattern: str | re.Pattern[str] = KEY_VALUE) -> pd.DataFrame:
@@ -113,31 +85,49 @@ def read_log(path: str | Path, pattern: str | re.Pattern[str] = KEY_VALUE) -> pd
     `"key: value"` and `"key value"`. A last line that is being written does not count.
 
     Raises:
-        ValueError: the pattern has no named group.
+        ValueError: the pattern has no named group, or is no regular expression.
     """
-    return frame_of(_log_rows(path, pattern))
+    return _log_rows(path, pattern).frame()
 
 
-def _log_rows(path: str | Path, pattern: str | re.Pattern[str]) -> list[Row]:
-    compiled = re.compile(PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern)
+def _log_rows(path: str | Path, pattern: str | re.Pattern[str]) -> Rows:
+    try:
+        compiled = re.compile(PATTERNS.get(pattern, pattern) if isinstance(pattern, str) else pattern)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from None
     if not compiled.groupindex:
         raise ValueError(f"pattern {compiled.pattern!r} has no named group, such as (?P<loss>[0-9.]+)")
-    text = Path(path).read_bytes().decode("utf-8", "replace")
-    # A progress bar overwrites its line: each state of it counts as a line.
-    lines = re.split(r"[\r\n]+", text[: max(text.rfind("\n"), text.rfind("\r")) + 1])
-    return _with_steps([row for line in lines if (row := _numbers_in(compiled, line))])
+    numbers_in = _pairs_in if compiled.groupindex.keys() == {"name", "value"} else _groups_in
+    with Path(path).open("rb") as file:
+        return Rows(row for line in _shown_lines(file) if (row := numbers_in(compiled, line)))
 
 
-def _numbers_in(pattern: re.Pattern[str], line: str) -> Row:
+def _shown_lines(file: BinaryIO) -> Iterator[str]:
+    """The lines that are whole. A progress bar overwrites its own: each state of it counts as one."""
+    parts: list[bytes] = []  # of a line that goes on in the next block
+    while block := file.read(_BLOCK_BYTES):
+        end = max(block.rfind(b"\n"), block.rfind(b"\r")) + 1
+        if end:
+            yield from _LINE_ENDS.split(b"".join([*parts, block[:end]]).decode("utf-8", "replace"))
+            parts = []
+        parts.append(block[end:])
+
+
+def _pairs_in(pattern: re.Pattern[str], line: str) -> Row:
+    return _numbers((found["name"], found["value"]) for found in pattern.finditer(line))
+
+
+def _groups_in(pattern: re.Pattern[str], line: str) -> Row:
+    return _numbers(pair for found in pattern.finditer(line) for pair in found.groupdict().items())
+
+
+def _numbers(pairs: Iterable[tuple[str, str | None]]) -> Row:
     row: Row = {}
-    for found in pattern.finditer(line):
-        groups = found.groupdict()
-        pairs = {groups["name"]: groups["value"]} if groups.keys() == {"name", "value"} else groups
-        for name, value in pairs.items():
-            try:
-                row[name] = float(value)
-            except (TypeError, ValueError):  # an optional group that did not take part, or a word
-                continue
+    for name, value in pairs:
+        try:
+            row[name] = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):  # an optional group that did not take part, or a word
+            continue
     return row
 
 
@@ -154,7 +144,7 @@ def log_metrics(
         if log is None:
             return
         rows = _log_rows(log, pattern)
-        experiment.cache["log"] = frame_of(rows)
-        experiment.metric.update(last_values(rows))
+        experiment.cache["log"] = rows.frame()
+        experiment.metric.update(rows.last())
 
     return parse

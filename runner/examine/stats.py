@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from runner.errors import InputError
-from runner.examine.settings import SEED, Array, check_columns, groups, key_of, numbers, parameters
+from runner.examine.settings import SEED, Array, check_columns, groups, key_of, members, numbers, parameters
+from runner.examine.tables import several
 from runner.examine.wide import fact, is_higher_better
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def interval(values: Array, kind: Literal["t", "bootstrap"] = "t", level: float 
     `t` is Student's, exact for normal values and a fair guess for the few that seeds give. `bootstrap` is the
     bias-corrected and accelerated one (Efron 1987), which needs more values, ten at least, to mean much.
     """
+    if kind not in ("t", "bootstrap"):
+        raise InputError(f"kind {kind!r}: no such interval. Allowed: 't', 'bootstrap'.")
     if len(values) < 2:
         return _NAN, _NAN
     if np.ptp(values) == 0:
@@ -53,7 +56,7 @@ def interval(values: Array, kind: Literal["t", "bootstrap"] = "t", level: float 
 def aggregate(
     table: pd.DataFrame,
     metric: str,
-    by: Sequence[str] | None = None,
+    by: str | Sequence[str] | None = None,
     over: str | Sequence[str] = SEED,
     kind: Literal["t", "bootstrap"] | None = "t",
     level: float = 0.95,
@@ -65,19 +68,21 @@ def aggregate(
     """
     import pandas as pd
 
-    names = list(by) if by is not None else parameters(table, without=[over] if isinstance(over, str) else over)
+    names = several(by) if by is not None else parameters(table, without=several(over))
     check_columns(table, [metric, *names])
     state = fact(table, "state")
+    unfinished = None if state is None else (table[state] != "finished").to_numpy(bool)
+    column = numbers(table[metric])
     rows = {}
-    for key, group in groups(table, names):
-        values = numbers(group[metric])
+    for key, chosen in members(table, names).items():
+        values = column[chosen]
         known = values[np.isfinite(values)]
         n = len(known)
         std = float(known.std(ddof=1)) if n > 1 and np.ptp(known) > 0 else 0.0 if n > 1 else _NAN
         mean = float(known.mean()) if n else _NAN
         row = [n, len(values) - n, mean, std, std / np.sqrt(n) if n else _NAN]
-        if state is not None:
-            row.insert(2, int((group[state] != "finished").sum()))
+        if unfinished is not None:
+            row.insert(2, int(unfinished[chosen].sum()))
         rows[key] = row if kind is None else [*row, *interval(known, kind, level)]
     told = ["unfinished"] if state is not None else []
     columns = ["n", "missing", *told, "mean", "std", "sem", *(["low", "high"] if kind else [])]
@@ -90,7 +95,7 @@ def aggregate(
 def best(
     table: pd.DataFrame,
     metric: str,
-    by: Sequence[str] = (),
+    by: str | Sequence[str] = (),
     over: str | Sequence[str] = SEED,
     maximize: bool | None = None,
     kind: Literal["t", "bootstrap"] | None = "t",
@@ -104,15 +109,16 @@ def best(
     """
     if maximize is None:
         maximize = is_higher_better(metric)
+    by = several(by)
     check_columns(table, by)
-    kept = parameters(table, without=[over] if isinstance(over, str) else over)
+    kept = parameters(table, without=several(over))
     for name in by:
         if name not in kept:
             raise InputError(f"{name}: by which the best are chosen must be one of: {', '.join(map(str, kept))}.")
     found = aggregate(table, metric, over=over, kind=kind)
     found = found.sort_values("mean", ascending=not maximize, kind="stable", na_position="last")
     if by:
-        found = found.groupby(level=list(by), sort=False, dropna=False).head(1)
+        found = found.groupby(level=by, sort=False, dropna=False).head(1)
     return found
 
 
@@ -220,7 +226,9 @@ def marginal(table: pd.DataFrame, metric: str, parameter: str, level: float = 0.
     return aggregate(table.loc[kept], metric, by=[parameter], level=level).drop(columns="missing")
 
 
-def importance(table: pd.DataFrame, metric: str, names: Sequence[str] | None = None, folds: int = 5) -> pd.DataFrame:
+def importance(
+    table: pd.DataFrame, metric: str, names: str | Sequence[str] | None = None, folds: int = 5
+) -> pd.DataFrame:
     """Return how much worse a random forest predicts the metric when a parameter's values are shuffled.
 
     The forest is judged on trials that it hasn't seen, in turn (`folds` times): `importance` is the loss of R², its
@@ -235,7 +243,7 @@ def importance(table: pd.DataFrame, metric: str, names: Sequence[str] | None = N
     ensemble = _extra("sklearn.ensemble")
     inspection = _extra("sklearn.inspection")
     selection = _extra("sklearn.model_selection")
-    names = list(names) if names is not None else parameters(table, without=[])
+    names = several(names) if names is not None else parameters(table, without=[])
     check_columns(table, [metric, *names])
     target = numbers(table[metric])
     known = np.isfinite(target)

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from runner.examine.columns import Column
 
 
+def several(names: str | Iterable[str]) -> list[str]:
+    """The names; one that stands alone is not taken for its letters."""
+    return [names] if isinstance(names, str) else list(names)
+
+
 def identity(value: Any) -> Hashable:
     """Return what two values share only if they are the same parameter value.
 

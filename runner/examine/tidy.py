@@ -11,7 +11,7 @@ from runner.examine import curvecache
 from runner.examine.metrics import METRICS_FILE, read_metrics
 from runner.examine.scan import labels, many_objects, read_trials
 from runner.examine.sources import JSONL_FILE, is_event_file, read_jsonl, read_scalars
-from runner.examine.tables import typed
+from runner.examine.tables import several, typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ _WORTH_SAVING = 0.02
 @many_objects()
 def curves(
     output: str | Path = "output",
-    columns: Sequence[str] | None = None,
+    columns: str | Sequence[str] | None = None,
     regex: str = ".*",
     concise: bool = True,
     use_cache: bool = True,
@@ -48,6 +48,7 @@ def curves(
     import pandas as pd
 
     output = Path(output)
+    columns = None if columns is None else several(columns)
     trials = read_trials(output, regex, use_cache)
     parameters = trials.parameters(varying=concise)
     frame = long_frame(output, trials, columns, use_cache)

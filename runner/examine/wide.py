@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.examine.scan import labels, many_objects, read_trials
-from runner.examine.tables import typed, varies
+from runner.examine.tables import several, typed, varies
 from runner.examine.tidy import long_frame
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def wide_table(
     output: str | Path = "output",
     regex: str = ".*",
     concise: bool = True,
-    maximize: Collection[str] = (),
-    series: Iterable[str] = (),
+    maximize: str | Iterable[str] = (),
+    series: str | Iterable[str] = (),
     use_cache: bool = True,
 ) -> pd.DataFrame:
     """Return one row per trial, named by its directory, whatever became of it.
@@ -87,9 +87,9 @@ def wide_table(
         use_cache: read what did not change from `output/.runner/results.cache`, and keep it up to date.
     """
     trials = read_trials(output, regex, use_cache)
-    frame = _whole_table(Path(output), trials, frozenset(maximize))
+    frame = _whole_table(Path(output), trials, frozenset(several(maximize)))
     frame = without_constants(frame) if concise else frame.copy()
-    for name in series:
+    for name in several(series):
         cells: Any = _series(long_frame(Path(output), trials, [name], use_cache), name, len(trials))
         frame[f"{name}_curve"] = cells
     return frame

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from runner import provenance, records
 from runner.results import chosen, text
+from runner.results.difference import COMPARED_MAX, difference, lines_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -32,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
     _print_difference("Code", _code(a, output), _code(b, output), options.lines)
     for stage in frame.attrs.get("stages", _stages(a, b)):
-        _print_difference(f"Log of {stage}", _log(a, stage), _log(b, stage), options.lines)
+        with _log(a, stage) as log_a, _log(b, stage) as log_b:
+            _print_difference(f"Log of {stage}", _lines(log_a, a), _lines(log_b, b), options.lines)
     return 0
 
 
@@ -72,10 +74,11 @@ def _cells(row: Sequence[Any]) -> list[str]:
     return [repr(row[0]), repr(row[1]), *others] if a == b and _differing({"": list(row)}) else [a, b, *others]
 
 
-def _print_difference(title: str, a: list[str], b: list[str], lines_max: int) -> None:
+def _print_difference(title: str, a: Iterable[str], b: Iterable[str], lines_max: int) -> None:
     from runner.text import printable
 
-    lines = list(difflib.unified_diff(a, b, lineterm="", n=0))[2:]
+    compared = max(COMPARED_MAX, lines_max)
+    lines, is_all = difference(a, b, compared)
     if not lines:
         return
     print(f"{title}:")
@@ -83,6 +86,8 @@ def _print_difference(title: str, a: list[str], b: list[str], lines_max: int) ->
         print(f"  {printable(line)}")
     if len(lines) > lines_max:
         print(f"  … and {len(lines) - lines_max:,} more lines (--lines)")
+    if not is_all:
+        print(f"  … (compared: {compared:,} lines of each, from the first difference on)")
     print()
 
 
@@ -107,10 +112,12 @@ def _stages(a: Path, b: Path) -> list[str]:
     return list(dict.fromkeys(stage for trial in (a, b) for stage in records.read_stat(str(trial))))
 
 
-def _log(trial: Path, stage: str) -> list[str]:
+def _log(trial: Path, stage: str) -> TextIO:
     from runner.examine.readers import latest_log
 
     log = latest_log(stage, trial)
-    if log is None:
-        return []
-    return log.read_text(errors="replace").replace(trial.name, "{trial}").splitlines()
+    return io.StringIO() if log is None else log.open(encoding="utf-8", errors="replace")
+
+
+def _lines(log: TextIO, trial: Path) -> Iterator[str]:
+    return (line.replace(trial.name, "{trial}") for line in lines_of(log))

@@ -23,6 +23,8 @@ def run(options: argparse.Namespace) -> int:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from runner.examine.axes import missing_glyphs
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
@@ -33,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     if target.suffix[1:] not in formats:
         raise InputError(f"--save {target}: no such kind of file. Allowed: .{', .'.join(formats)}.")
     try:
-        figure.savefig(target, dpi=150)
+        with missing_glyphs():
+            figure.savefig(target, dpi=150)
     except OSError as error:
         raise SystemFaultError(f"{target}: {error.strerror}.") from error
     print(target)

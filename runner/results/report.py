@@ -106,9 +106,11 @@ def _table(frame: pd.DataFrame, full: pd.DataFrame) -> str:
 
 
 def _curves(full: pd.DataFrame, concise: pd.DataFrame, output: Path, metric: str | None) -> str:
+    import pandas as pd
     import plotly.graph_objects as go
 
     from runner.examine.drawing import COLOURS
+    from runner.examine.settings import numbers
     from runner.examine.tidy import curves
     from runner.examine.wide import is_higher_better
 
@@ -120,7 +122,9 @@ def _curves(full: pd.DataFrame, concise: pd.DataFrame, output: Path, metric: str
     frame = frame[frame["trial"].isin(full.index)] if name in frame else frame.iloc[:0]
     if frame.empty:
         return ""
-    order = full[metric].sort_values(ascending=not is_higher_better(name), kind="stable").index
+    # Of a trial that wrote a word last, nothing says how good it is.
+    ranks = pd.Series(numbers(full[metric]), index=full.index)
+    order = ranks.sort_values(ascending=not is_higher_better(name), kind="stable").index
     known = set(frame["trial"].unique())
     ranked = [trial for trial in order if trial in known]
     drawn = set(ranked[:CURVES_MAX])

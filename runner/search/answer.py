@@ -32,7 +32,7 @@ def losses(leg: Leg, metric: str) -> list[float]:
 
 
 def write(
-    directory: Path, last: Leg, legs: Sequence[Leg], metric: str, smooth: Callable[[Any], Any]
+    directory: Path, last: Leg, legs: Sequence[Leg], metric: str, smooth: Callable[[Sequence[float]], list[float]]
 ) -> tuple[Path, Path, Path]:
     """Write the schedule that ends with the leg `last`, the summary of all legs, and the picture."""
     schedule, summary, picture = (directory / name for name in (SCHEDULE, SUMMARY, PICTURE))
@@ -45,7 +45,7 @@ def write(
             "end": leg.end,
             "lr1": leg.lr1,
             "lr2": leg.lr2,
-            "loss": float(smooth(curve)[-1]) if (curve := losses(leg, metric)) else None,
+            "loss": smooth(curve)[-1] if (curve := losses(leg, metric)) else None,
             "state": leg.trial.cause or leg.trial.state,
             "chosen": leg in chosen,
             "trial": leg.trial.name,
@@ -60,7 +60,9 @@ def write(
     return schedule, summary, picture
 
 
-def draw(path: Path, last: Leg, legs: Sequence[Leg], metric: str, smooth: Callable[[Any], Any]) -> None:
+def draw(
+    path: Path, last: Leg, legs: Sequence[Leg], metric: str, smooth: Callable[[Sequence[float]], list[float]]
+) -> None:
     """Draw the schedule above, and below it the smoothed curves of all legs, those of the schedule in colour."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -76,7 +78,7 @@ def draw(path: Path, last: Leg, legs: Sequence[Leg], metric: str, smooth: Callab
         above.plot(np.linspace(leg.begin, leg.end, _POINTS), np.linspace(leg.lr1, leg.lr2, _POINTS), **style)
         if losses(leg, metric):
             curve = read_metrics(leg.trial.directory)[["step", metric]].dropna()
-            below.plot(curve["step"], list(smooth(curve[metric].tolist())), **style)
+            below.plot(curve["step"], smooth(curve[metric].tolist()), **style)
     positive = [leg.lr2 for leg in legs if leg.lr2 > 0]
     if positive:
         above.set_yscale("symlog", linthresh=min(positive))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import InputError, RunnerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _FUNCTION = re.compile(r"(?P<file>\S+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -49,3 +49,21 @@ def _command(option: str, text: str) -> Callable[[Any], Any]:
             raise RunnerError(f"{option} {text!r} printed no JSON: {done.stdout.strip()[:80]!r}.") from error
 
     return call
+
+
+def floats(found: Any) -> list[float] | None:
+    """What a user's rule gave as numbers; None where it is no list of them."""
+    try:
+        return None if isinstance(found, str) else [float(number) for number in found]
+    except (TypeError, ValueError):
+        return None
+
+
+def smoothed(smooth: Callable[[Any], Any], losses: Sequence[float]) -> list[float]:
+    """A curve as the user's rule smooths it; raises RunnerError where that gives no number for each loss."""
+    found = smooth(losses)
+    numbers = floats(found)
+    if numbers is None or len(numbers) != len(losses):
+        told = repr(found)[:80] if numbers is None else f"{len(numbers)} numbers"
+        raise RunnerError(f"--smooth gave {told} for {len(losses)} losses; needed is a list with one for each.")
+    return numbers

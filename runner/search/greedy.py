@@ -42,7 +42,7 @@ class Settings:
     checkpoint: str = "checkpoints/{steps}.pt"
     delete_losers: bool = False
     out: Path | None = None
-    smooth: Callable[[Any], Any] = choice.smoothed
+    smooth: Callable[[Sequence[float]], list[float]] = choice.smoothed
     pick: Callable[[Any], Any] | None = None
     grid: Callable[[Any], Any] | None = None
 
@@ -104,7 +104,7 @@ def candidates(legs: Sequence[Leg], settings: Settings) -> Look:
             reason = f"no {leg.checkpoint.name}"
         elif not (curve := answer.losses(leg, settings.metric)):
             reason = f"{settings.metric} is missing or not finite at its end"
-        elif not math.isfinite(loss := float(settings.smooth(curve)[-1])):
+        elif not math.isfinite(loss := settings.smooth(curve)[-1]):
             reason = f"the smoothed {settings.metric} is not finite"
         else:
             look.candidates[Candidate(leg.lr2, loss, leg.trial.name)] = leg
@@ -132,9 +132,10 @@ def _lrs(settings: Settings, leg: Leg) -> list[float]:
     if settings.grid is None:
         return choice.next_lrs(leg.lr2, settings.factor, settings.reach, settings.first)
     found = settings.grid({"winner": leg.lr2, "segment": leg.segment + 2, "segments": len(settings.edges)})
-    if not found or not all(isinstance(lr, int | float) and 0 <= lr < math.inf for lr in found):
+    lrs = custom.floats(found)
+    if not lrs or not all(0 <= lr < math.inf for lr in lrs):
         raise RunnerError(f"--grid gave {found!r}; needed is a list of learning rates, at least one.")
-    return [float(lr) for lr in found]
+    return lrs
 
 
 def _sub_grid(parent: Leg | None, lrs: list[float], end: int, like: Leg | None = None) -> dict[str, Any]:
@@ -239,6 +240,7 @@ def settings(argv: Sequence[str] | None = None) -> Settings:
         for name in ("smooth", "choose", "grid")
         if getattr(given, name)
     }
+    average = functools.partial(choice.smoothed, alpha=given.alpha)
     return Settings(
         edges,
         tuple(given.eps * (len(edges) if len(given.eps) == 1 else 1)),
@@ -252,7 +254,7 @@ def settings(argv: Sequence[str] | None = None) -> Settings:
         given.checkpoint,
         given.delete_losers,
         given.out,
-        rules.get("smooth", functools.partial(choice.smoothed, alpha=given.alpha)),
+        functools.partial(custom.smoothed, rules["smooth"]) if "smooth" in rules else average,
         rules.get("choose"),
         rules.get("grid"),
     )

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,25 @@ def test_compare_tells_of_other_code(ran: Project, typed: Typed) -> None:
     assert "  +torch==2\n" in said
     assert "  ++lr = 2\n" in said
     assert rows(typed("table", "Lr_?-Seed_0", "--csv", "--all").out)[1]["commit"] == "222222222+"
+
+
+def test_compare_reads_long_logs_as_far_as_it_shows_them(ran: Project, typed: Typed) -> None:
+    def write(lr: int, lines: Iterable[str]) -> None:
+        (ran.output / f"Lr_{lr}-Seed_0" / "log.train.20991121.120000").write_text("\n".join(lines))
+
+    same = [f"step {step}" for step in range(3000)]
+    for lr in (1, 2):
+        write(lr, [*same, f"lr={lr}", *(f"{lr}: {step}" for step in range(5000))])
+    said = typed("compare", "Lr_1-Seed_0", "Lr_2-Seed_0", "--lines", "2").out
+    assert said.endswith(
+        "Log of train:\n  @@ -3001,2000 +3001,2000 @@\n  -lr=1\n  … and 3,999 more lines (--lines)\n"
+        "  … (compared: 2,000 lines of each, from the first difference on)\n\n"
+    )
+    assert typed("compare", "Lr_1-Seed_0", "Lr_2-Seed_0", "--lines", "20000").out.endswith("  +2: 4999\n\n")
+    write(2, same)
+    write(1, ["step 0", *same[2:], "more", "end"])
+    said = typed("compare", "Lr_1-Seed_0", "Lr_2-Seed_0", "--lines", "20000").out
+    assert said.endswith("  @@ -1,0 +2 @@\n  +step 1\n  @@ -3000,2 +3000,0 @@\n  -more\n  -end\n\n")
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,20 @@ def test_plots_draw_what_there_is(awkward: None, project: Project, typed: Typed,
     assert Path(project.path, said.out.strip()).stat().st_size > 10_000
 
 
+def test_a_character_that_the_font_lacks_is_a_box(make: Callable[..., Path], typed: Typed) -> None:
+    for data in ("日本", "b"):
+        make(data, {"data": data}, {"metrics.csv": ROWS})
+    assert typed("plot", "loss").err == ""
+
+
+def test_a_report_of_trials_whose_loss_is_a_word(make: Callable[..., Path], project: Project, typed: Typed) -> None:
+    make("a", {"lr": 1}, {"metrics.csv": "step,loss\n1,diverged\n"})
+    make("b", {"lr": 2}, {"metrics.csv": ROWS})
+    make("c", {"lr": 3}, {"metrics.csv": ROWS})
+    assert typed("report").code == 0
+    assert "Curves of loss" in (project.output / "report.html").read_text()
+
+
 def test_the_report_holds_them_all(awkward: None, project: Project, typed: Typed) -> None:
     assert typed("report").code == 0
     text = (project.output / "report.html").read_text()

@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mpl import Curve, FitResult, MplError, fit
+from mpl import Curve, FitResult, MplError, cli, fit
 from mpl.cli import main
 from mpl.readers import read_csv, read_curve, read_schedule, read_trial, read_trials
 from tests.mpl.curves import PARAMETERS, three
@@ -234,6 +236,23 @@ def test_curves_of_one_name_are_named_by_their_paths(tmp_path: Path, capsys: pyt
     assert main(["fit", *directories, "--law", "power", "--out", str(tmp_path / "out"), "--no-plots"]) == 0
     assert main(["evaluate", str(law), *typed, typed[0]]) == 2
     assert f"two curves are named {files[0]}: give them different names" in capsys.readouterr().err
+
+
+def test_a_fit_that_comes_to_no_end_is_written_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfinished(*arguments: Any) -> FitResult:
+        return replace(fit(*arguments), success=False, message="1000 evaluations were not enough")
+
+    monkeypatch.setattr(cli, "fit", unfinished)
+    typed = ["fit", f"{written(tmp_path / 'a.csv', ROWS)}@{SPEC}", "--law", "power", "--out", str(tmp_path / "out")]
+    assert main([*typed, "--no-plots", "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["success"] is False
+    file = tmp_path / "out" / "fit.json"
+    told = f"mpl: the fit came to no end: 1000 evaluations were not enough; {file} has the best that was found\n"
+    assert said.err == told
+    assert not FitResult.load(file).success
 
 
 def test_compare_says_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -259,9 +259,16 @@ def test_what_cannot_be_optimised(changes: dict[str, object], message: str) -> N
         optimize_schedule(given_fit(), **{"steps": 100, "peak": PEAK, **changes})  # type: ignore[arg-type]
 
 
-def test_a_law_without_a_smooth_optimum_says_so() -> None:
-    fit = FitResult(law_of("power"), to_logs(law_of("power"), [1.0, 1.0, 0.5]))
-    with pytest.raises(MplError, match="by law power the best schedule is one drop"):
+@pytest.mark.parametrize(
+    ("law", "parameters", "message"),
+    [
+        ("power", [1.0, 1.0, 0.5], "law power knows the steps alone: no schedule is better than another; fit mpl or"),
+        ("momentum", [1.0, 1.0, 0.5, 1.0, 0.1], "by law momentum the best schedule is one drop: fit mpl or"),
+    ],
+)
+def test_a_law_without_a_smooth_optimum_says_so(law: str, parameters: list[float], message: str) -> None:
+    fit = FitResult(law_of(law), to_logs(law_of(law), parameters))
+    with pytest.raises(MplError, match=message):
         optimize_schedule(fit, 100, PEAK)
 
 

@@ -153,10 +153,11 @@ def test_a_damaged_record_is_told(tmp_path: Path, expansion: Expansion) -> None:
 def test_standings_follow_the_decisions_of_one_search(tmp_path: Path) -> None:
     output = tmp_path / "output"
     assert rounds.standings(output) == []
-    decide(tmp_path, 1, "a", "x: 2\ny: 3", time="5")
-    decide(tmp_path, 2, "b", None, time="4")  # of an earlier first grid
+    decide(tmp_path, 1, "a", "x: 2\ny: 3", time="2026-10-25T02:30:00+0200")
+    decide(tmp_path, 2, "b", None, time="2026-10-25T02:20:00+0200")  # of an earlier first grid
     (standing,) = rounds.standings(output)
     assert standing.line() == "search best: round 2 of at most 3; the last decision: x: 2 y: 3"
-    decide(tmp_path, 2, "b", None, time="6")
+    # An hour has passed, and the clock was put back by one.
+    decide(tmp_path, 2, "b", None, time="2026-10-25T02:25:00+0100")
     (standing,) = rounds.standings(output)
     assert standing.line() == "search best: ended after round 2 of at most 3; over"

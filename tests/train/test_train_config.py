@@ -119,7 +119,7 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path, capsy
         ("--out o --lr1 1", "lr1 is 1.0: needed is lr2 beside it"),
         ("--out o --lr1 1 --lr2 0 --schedule cosine", "lr1 is 1.0: needed is either it or schedule"),
         ("--out o --begin 5", "begin is 5: needed is init_from beside it"),
-        ("--out o --steps 50 --warmup 51", "warmup is 51: it must lie between 0 and steps (50)"),
+        ("--out o --steps 60", "warmup is 100: it must lie between 0 and steps (60); --warmup sets it"),
         ("--out o --schedule cosin", "unknown schedule 'cosin', did you mean cosine?"),
         ("--out o --schedule absent.npy", "cannot read the schedule absent.npy"),
         ("--out o --floor 0", "schedule wsd needs a floor above 0"),

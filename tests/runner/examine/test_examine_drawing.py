@@ -209,12 +209,28 @@ def test_without_axes_there_are_new_ones(monkeypatch: pytest.MonkeyPatch) -> Non
         (lambda ax: drawing.draw_sweep(table(), "loss", "widht", ax=ax), "Did you mean 'width'?"),
         (lambda ax: drawing.draw_curves(many(), ax=ax), "30 settings are too many lines"),
         (lambda ax: drawing.draw_sweep(table().astype({"lr": str}), "loss", ax=ax), "lr: is no numeric parameter"),
+        (lambda ax: drawing.draw_curves(curves(), band="sem", ax=ax), "'sem': no such band. Allowed: 'range', 't'."),  # type: ignore[arg-type]
+        (lambda ax: drawing.draw_heatmap(table(), "loss", "lr", "widht", ax=ax), "Did you mean 'width'?"),
+        (lambda ax: drawing.draw_pareto(table(), "los", "accuracy", ax=ax), "Did you mean 'loss'?"),
     ],
 )
 def test_bad_input_is_told(ax: Any, draw: Any, said: str) -> None:
-    with pytest.raises(InputError) as error:
-        draw(ax)
-    assert said in str(error.value)
+    import matplotlib.pyplot as plt
+
+    for axes in (ax, None):
+        with pytest.raises(InputError) as error:
+            draw(axes)
+        assert said in str(error.value)
+    assert plt.get_fignums() == []  # a notebook would show an empty picture
+
+
+def test_a_name_may_stand_alone(ax: Any) -> None:
+    drawing.draw_curves(curves(), by="lr", ax=ax)
+    drawing.draw_sweep(table(), "loss", by="width", ax=ax)
+    assert [line.get_label() for line in ax.lines] == ["lr=0.1", "lr=0.2", "width=8", "width=16"]
+    assert len(drawing.pareto(table(), "width", "loss", maximize="loss")) == len(
+        drawing.pareto(table(), "width", "loss", maximize=["loss"])
+    )
 
 
 def many() -> pd.DataFrame:

@@ -168,11 +168,17 @@ def test_values_of_any_type_are_settings() -> None:
     assert found["mean"].tolist() == [2, 5]
 
 
+def test_a_name_may_stand_alone() -> None:
+    assert stats.aggregate(SEEDS, "loss", by="schedule").equals(stats.aggregate(SEEDS, "loss", by=["schedule"]))
+    assert stats.best(SEEDS, "loss", by="schedule").equals(stats.best(SEEDS, "loss", by=["schedule"]))
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
         (lambda: stats.aggregate(SEEDS, "los"), "los: no such column. Did you mean 'loss'?"),
         (lambda: stats.best(SEEDS, "loss", by=["shedule"]), "Did you mean 'schedule'?"),
+        (lambda: stats.aggregate(SEEDS, "loss", kind="z"), "Allowed: 't', 'bootstrap'"),  # type: ignore[arg-type]
         (lambda: stats.importance(SEEDS, "loss"), "6 trials with a number; 10 are needed"),
         (lambda: stats.compare(measured([1, 2]), "loss", "norm", test="z"), "Allowed: 't', 'permutation'"),  # type: ignore[arg-type]
         (lambda: stats.best(pd.DataFrame({"loss": [1]}), "loss"), "says nowhere which columns are parameters"),

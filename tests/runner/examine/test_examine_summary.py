@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from runner.examine import grouping, plot_curves, results_table
+from runner.examine import grouping, plot_curves, plots, results_table
 from runner.examine.grouping import Curve, Group
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -155,6 +156,16 @@ def test_limits_show_the_end_not_the_beginning() -> None:
     assert grouping.limits([*lines, lines[0], diverged])[1] < 3.0
     worse = curve(3.0)
     assert grouping.limits([*lines, (worse.steps, worse.values)])[1] > 3.0
+
+
+def test_bands_of_seeds_are_within_the_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown: list[tuple[float, float]] = []
+    monkeypatch.setattr(Figure, "legend", lambda figure, *_, **__: shown.append(figure.axes[0].get_ylim()))
+    curves = [curve(lr + seed, {"lr": lr, "seed": seed}, first=3.5) for lr in (2.0, 2.1) for seed in (-0.4, 0.0, 0.4)]
+    plots.draw(grouping.group_by_seed(curves), "loss", tmp_path / "curves.png")
+    ((low, high),) = shown
+    assert low < min(curve.values.min() for curve in curves)
+    assert high > max(curve.values.max() for curve in curves)
 
 
 def test_limits_show_the_beginning_where_there_is_room() -> None:

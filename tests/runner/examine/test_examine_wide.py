@@ -85,6 +85,14 @@ def test_a_cell_may_hold_a_series(make_trial: Any, output: Path) -> None:
     assert big_df.loc["b", "loss_curve"] is None
 
 
+def test_a_name_may_stand_alone(make_trial: Any, output: Path) -> None:
+    make_trial("a", {"x": 1}, {"metrics.csv": ROWS})
+    alone: Any = wide_table(output, maximize="loss", series="loss")
+    assert alone.loc["a", "loss_best"] == 5
+    assert [name for name in alone.columns if str(name).endswith("_curve")] == ["loss_curve"]
+    assert curves(output, columns="loss").equals(curves(output, columns=["loss"]))
+
+
 def test_attempts_that_a_kill_cut_off(make_trial: Any, output: Path) -> None:
     exit_line = '{"event": "exit", "stage": "train", "attempt": 1, "exit_code": 7}\n'
     start, *_ = attempts().splitlines(keepends=True)

@@ -201,7 +201,7 @@ def test_of_equal_lrs_in_two_branches_a_rule_of_the_user_gets_the_lower_loss(rou
 def test_rules_of_the_user(rounds: Rounds) -> None:
     file = rounds.directory / "rules.py"
     file.write_text(
-        "def last(losses): return [losses[-1]]\n"
+        "def last(losses): return len(losses) * [losses[-1]]\n"
         "def highest(candidates): return max(candidate['lr'] for candidate in candidates)\n"
         "def two(facts): return [facts['winner'], facts['winner'] / facts['segment']]\n"
     )
@@ -217,6 +217,27 @@ def test_rules_of_the_user(rounds: Rounds) -> None:
     assert "printed no JSON: 'no'" in rounds.told
     assert rounds.call(*SEGMENTS, "--grid", "echo sad >&2; exit 3") == (1, "")
     assert "ended with exit code 3: sad" in rounds.told
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("losses[1:]", "--smooth gave 2 numbers for 3 losses; needed is a list with one for each."),
+        ("losses[-1]", "--smooth gave 3.0 for 3 losses; needed is a list with one for each."),
+        ("['low'] * len(losses)", "--smooth gave ['low', 'low', 'low'] for 3 losses"),
+    ],
+)
+def test_a_smoothing_without_a_number_for_each_loss_is_told_at_the_first_decision(
+    rounds: Rounds, body: str, problem: str
+) -> None:
+    file = rounds.directory / "rules.py"
+    file.write_text(f"def smooth(losses): return {body}\ndef grid(facts): return 1\n")
+    rounds.play(FIRST, lambda parameters: [1.0, 2.0, 3.0])
+    assert rounds.call(*SEGMENTS, "--smooth", f"{file}:smooth") == (1, "")
+    assert rounds.told.startswith(f"error: {problem}")
+    assert rounds.told.count("\n") == 1
+    assert rounds.call(*SEGMENTS, "--grid", f"{file}:grid") == (1, "")
+    assert rounds.told == "error: --grid gave 1; needed is a list of learning rates, at least one.\n"
 
 
 @pytest.mark.parametrize(
