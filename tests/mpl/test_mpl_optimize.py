@@ -61,7 +61,7 @@ law_parameters = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     law_parameters,
     st.sampled_from(["mpl", "mpl_risk", "mpl_gamma0"]),

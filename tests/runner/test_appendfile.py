@@ -24,7 +24,7 @@ def test_lines_are_added_in_order(tmp_path: Path) -> None:
     assert whole_lines(str(tmp_path / "log")) == [b"one", b"", b"three \0 \xff"]
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(lines=LINES, data=st.data())
 def test_a_tail_torn_at_any_byte_is_cut_away_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], data: st.DataObject

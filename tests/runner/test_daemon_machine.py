@@ -427,7 +427,6 @@ def check_records(directory: str, asked: set[str]) -> None:
 DaemonMachine.TestCase.settings = settings(
     max_examples=60,
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 TestDaemonMachine = DaemonMachine.TestCase

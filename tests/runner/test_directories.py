@@ -169,7 +169,7 @@ NAMES = st.sampled_from(["A", "B", "C"])
 PARAMS = st.fixed_dictionaries({"x": st.sampled_from([0, 1, 1.0, True, "1", None])})
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(
     before=st.dictionaries(NAMES, PARAMS, max_size=3),
     empty=st.sets(NAMES),

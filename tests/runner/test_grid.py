@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runner.grid import Choices, Grid, Settings, Sweep, trial_id
 from runner.values import Params, Value, canonical, text_of
 
-property_test = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(suppress_health_check=[HealthCheck.too_slow])
 
 KEYS = st.text(alphabet="abcd_.", min_size=1, max_size=3)
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=8)

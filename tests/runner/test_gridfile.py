@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Read = Callable[..., Config]
 
 
-property_test = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 TEXTS = st.text(alphabet="ab,1- :'\"#{}[]é", max_size=5)
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-2, 3), st.sampled_from([0.5, -0.0, 1.0, 1e-5]), TEXTS)

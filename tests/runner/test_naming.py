@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runner.naming import MAX_NAME_BYTES, Namer, component, short_key, with_hash
 from runner.values import Params, Value, canonical
 
-property_test = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def identity(params: Params) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.packing import (
@@ -315,7 +315,6 @@ def check(on: dict[str, dict[object, Running]], cards: list[Card], queue: list[W
             assert len(demands) <= min((level for level in levels if level), default=len(demands))
 
 
-@settings(deadline=None)
 @given(WORK, SIZES)
 def test_no_card_is_ever_over_its_memory_and_every_job_runs(queue: list[Work], sizes: list[int]) -> None:
     cards = [Card(str(number), size) for number, size in enumerate(sizes)]
@@ -323,7 +322,6 @@ def test_no_card_is_ever_over_its_memory_and_every_job_runs(queue: list[Work], s
     assert set(started) == set(ended) == set(range(len(queue)))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=20, max_size=40), st.integers(0, 5), st.integers(2, 4))
 def test_a_job_of_two_gpus_is_not_starved_by_a_stream_of_small_ones(
     lengths: list[int], place_in_queue: int, card_count: int

@@ -36,7 +36,7 @@ def write(output: Path, plan_id: str = "p1", count: int = 2) -> Plan:
     return write_plan(output, header(plan_id, OPTIONS), trials, {"KEY": "hush-4711"})
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     params=st.dictionaries(TEXT, VALUES, max_size=4),
     commands=st.dictionaries(TEXT.filter(bool), TEXT, min_size=1, max_size=3),

@@ -16,7 +16,7 @@ from runner.model import JobState, Outcome
 from runner.records import DamagedRecordError
 from runner.values import Params, Value, canonical
 
-property_test = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(suppress_health_check=[HealthCheck.too_slow])
 
 OWN = {"_name": "Lr_1", "_output": "output/Lr_1", "_time": "20260101.000000"}
 

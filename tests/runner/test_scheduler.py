@@ -85,7 +85,7 @@ PLANS = st.lists(st.lists(INITIAL, min_size=1, max_size=4), max_size=8)
 ENDS = st.sampled_from([COMPLETED, COMPLETED, COMPLETED, FAILED, INTERRUPTED])
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(plans=PLANS, count=st.integers(1, 4), data=st.data())
 def test_a_run_comes_to_its_end_by_the_rules(plans: list[list[JobState]], count: int, data: st.DataObject) -> None:
     initial = [{f"stage{number}": state for number, state in enumerate(plan)} for plan in plans]
@@ -114,7 +114,7 @@ def test_a_run_comes_to_its_end_by_the_rules(plans: list[list[JobState]], count:
         assert all(final[stage] is COMPLETED for stage, state in states.items() if state is COMPLETED)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(plans=PLANS, count=st.integers(1, 4), steps=st.integers(0, 6), data=st.data())
 def test_after_a_stop_nothing_starts_and_what_ran_may_end(
     plans: list[list[JobState]], count: int, steps: int, data: st.DataObject

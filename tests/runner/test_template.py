@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from runner import template
 from runner.values import Value
 
-property_test = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 NASTY = "'\"$`\\\n\r\t ;&|<>(){}[]*?~#!=%-^,:@+x0é☃\U0001f600\x01\x7f\u00a0\u2028"
 TEXTS = st.one_of(

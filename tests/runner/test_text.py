@@ -1,7 +1,7 @@
 """Text of programs made harmless."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.text import printable
@@ -30,7 +30,6 @@ def test_a_programs_text_cannot_drive_the_terminal(text: str, shown: str) -> Non
     assert printable(text) == shown
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\x1b\x07[]();?0m\x9b"))))
 def test_nothing_that_is_shown_is_a_control_character(text: str) -> None:
     assert all(character.isprintable() for character in printable(text))

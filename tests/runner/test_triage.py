@@ -4,7 +4,7 @@ import signal
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.triage import Cause, CauseKind, classify
@@ -395,7 +395,6 @@ def test_a_log_of_anything_gives_a_short_printable_line(tail: str) -> None:
     assert cause.line.isprintable()
 
 
-@settings(deadline=None)
 @given(
     code=st.none() | st.integers(0, 255),
     tail=st.lists(st.text() | st.sampled_from([FRAMES, OOM, DIRECT, WANDB, "\n", "\r"])).map("".join),

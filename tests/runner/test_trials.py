@@ -16,7 +16,7 @@ from runner.options import StageOptions
 from runner.trials import Draft, Layout, complete, drafts, select
 from runner.values import Params, Value
 
-property_test = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(suppress_health_check=[HealthCheck.too_slow])
 
 NO_MEMORY = Memory({}, Settings({}, {}))
 STAGES = ("train", "avg", "test")

@@ -14,7 +14,7 @@ from runner.errors import InputError
 from runner.values import Value, canonical
 from runner.yamlfile import Document
 
-property_test = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_test = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def read(tmp_path: Path, content: str | bytes) -> list[Document]:

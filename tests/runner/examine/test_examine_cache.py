@@ -318,7 +318,7 @@ def assert_same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
     assert cells[0] == cells[1]  # 1 is not True, nor -0.0 0.0
 
 
-@settings(deadline=None, max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(TREE, TREE, st.booleans())
 def test_the_cache_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory,

@@ -53,7 +53,6 @@ def test_nothing_measured_at_all() -> None:
     assert found[["mean", "std", "low"]].isna().all(axis=None)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 3)), min_size=2, max_size=12))
 def test_the_t_interval_is_that_of_statsmodels(values: list[float]) -> None:
     low, high = stats.interval(np.array(values))
@@ -102,7 +101,6 @@ def measured(differences: list[float]) -> Any:
     return trials(rows, "norm", "seed")
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=8))
 def test_the_paired_tests_are_those_of_scipy(differences: list[int]) -> None:
     table = measured([float(value) for value in differences])
@@ -131,7 +129,7 @@ def test_other_parameters_are_kept_apart() -> None:
     assert math.isnan(found["p"].tolist()[1]), "differences that are all the same have no spread to test against"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.floats(0, 1), st.just(NAN)), max_size=12))
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     found = stats.holm(np.array(p_values))

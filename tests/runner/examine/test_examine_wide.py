@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import yamlfile
@@ -167,7 +167,6 @@ def number_or_text(cell: Any) -> str:
         return str(cell)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.lists(CELLS, min_size=2, max_size=4), max_size=6), min_size=1, max_size=4),
     st.sampled_from(["", "9", "9,0.1", "9,0.1,2"]),
@@ -202,14 +201,12 @@ SCALARS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=6), SCALARS, max_size=6), st.booleans())
 def test_a_plain_param_reads_as_the_yaml_parser_reads_it(params: dict[str, Any], is_ours: bool) -> None:
     text = yamlfile.dump(params) if is_ours else yaml.safe_dump(params, width=1000000)
     assert repr(paramfile.load(text)) == repr(yamlfile.load(text))
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="a1:# -'\"\\.e_~{}[],\n\t|>&*!%@é", max_size=40))
 def test_any_text_reads_as_the_yaml_parser_reads_it(text: str) -> None:
     try:
