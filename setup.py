@@ -52,7 +52,7 @@ setup(
         "psutil>=5.9.6",
         "pydantic>=2.9",
         "PyYAML>=6.0.1",
-        "rich>=13.7",
+        "rich>=14.3",
         "tensorboard>=2.16",
     ],
     extras_require={
