@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TRAIN = ["filelock>=3.14", "scikit-learn>=1.5", "torch>=2.9"]
+TRAIN = ["filelock>=3.30", "scikit-learn>=1.5", "torch>=2.9"]
 TEXT = ["tokenizers>=0.20"]
 MPL = ["scipy>=1.11"]
 VISION = [*TRAIN, "open_clip_torch>=2.24", "timm>=1.0", "torchvision>=0.24"]
