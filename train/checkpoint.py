@@ -53,7 +53,8 @@ def load_newest(directory: Path) -> dict[str, Any] | None:
     return load(paths[-1]) if paths else None
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, advice: str = "remove it to go on from the one before it, or to begin anew") -> dict[str, Any]:
+    """Return a state; raise TrainError, with `advice`, for a file that holds none of this version."""
     try:
         # What is no archive torch would read as its oldest format, with any exception for an end.
         if not is_zipfile(path):
@@ -61,10 +62,9 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        advice = "remove it to go on from the one before it, or to begin anew"
         raise TrainError(f"cannot read {path} ({reason}); {advice}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise TrainError(f"{path} is not a checkpoint of this version; remove it to begin anew")
+        raise TrainError(f"{path} is not a checkpoint of this version; {advice}")
     return state
 
 
@@ -79,7 +79,7 @@ def load_origin(path: Path, begin: int) -> dict[str, Any]:
         path = steps[wanted]
     elif not path.exists():
         raise TrainError(f"init_from: there is no {path}")
-    state = load(path)
+    state = load(path, "init_from takes one that `python -m train` of this version wrote, or the directory of a run")
     if begin and state["step"] != begin:
         raise TrainError(f"begin is {begin}: {path} is the state of step {state['step']}")
     return state

@@ -331,6 +331,14 @@ def test_what_cannot_be_resumed_is_told(tiny: Make, after_step: AfterStep) -> No
         trainer.train(config, Stop())
 
 
+def test_a_file_that_is_no_checkpoint_begins_no_run(tiny: Make, tmp_path: Path) -> None:
+    other = tmp_path / "config.yaml"
+    other.write_text("lr: 0.1\n")
+    with pytest.raises(TrainError, match=r"cannot read .*config\.yaml .*; init_from takes one that") as caught:
+        trainer.train(tiny(init_from=other), Stop())
+    assert "remove" not in str(caught.value)
+
+
 def test_a_checkpoint_is_never_unpickled(tiny: Make, tmp_path: Path) -> None:
     config, proof = tiny(), tmp_path / "executed"
     (config.out / "checkpoints").mkdir(parents=True)
