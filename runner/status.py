@@ -15,7 +15,7 @@ from rich.text import Text
 from runner import overview, protocol
 from runner.errors import InputError
 from runner.logtail import nothing_said
-from runner.model import JobState
+from runner.model import DONE, JobState
 from runner.progress import whole_duration
 from runner.selection import named
 from runner.text import counted, printable
@@ -100,11 +100,18 @@ def _is_bad(trial: TrialView) -> bool:
     return bool({JobState.FAILED.value, JobState.TIMEOUT.value} & set(trial.states.values()))
 
 
+def _is_complete(view: Overview) -> bool:
+    asked = [counts for sweep, stages in view.counts.items() if sweep != overview.EARLIER for counts in stages.values()]
+    done = {state.value for state in DONE}
+    return bool(asked) and not any(count for counts in asked for state, count in counts.items() if state not in done)
+
+
 def _print_head(console: Console, view: Overview) -> None:
     if view.daemon is None and view.job is not None:
         console.print(f"The daemon is {view.job}, which does not run now.")
     elif view.daemon is None:
-        console.print("No daemon works here; what is not finished goes on with `run`.")
+        left = "all is complete." if _is_complete(view) else "what is not finished goes on with `run`."
+        console.print(f"No daemon works here: {left}")
     else:
         since = f"pid {view.daemon.pid} on {view.daemon.host}, since {view.daemon.started}"
         doing = ", about to leave" if view.is_stopping else ""

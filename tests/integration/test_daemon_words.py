@@ -370,7 +370,9 @@ def test_words_without_a_daemon_say_so(project: Project) -> None:
     assert project.run("retry").stdout == "Nothing has failed or was canceled or interrupted.\n"
     assert project.run("wait").returncode == 0
     assert project.run("watch").stdout == "No daemon works here: all is complete.\n"
+    assert project.run("status").stdout.startswith("No daemon works here: all is complete.\n")
     assert project.run("archive", "N_0", "--yes").returncode == 0
+    assert project.run("status").stdout.startswith("No daemon works here: what is not finished goes on with `run`.\n")
     waited = project.run("wait")
     assert (waited.returncode, "0 of 1 job complete" in waited.stdout) == (1, True)
     (project.path / "empty").mkdir()
