@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from train.errors import TrainError
 from train.flags import fail, parse
 from train.signals import Stop
 
 
-def main() -> int:
+def main() -> NoReturn:
     config = parse()
     stop = Stop().install()
     # torch takes a second to import: wrong flags are told, and signals kept, before it.
     from train.trainer import train
+    from train.world import leave
 
     try:
-        return train(config, stop)
+        code = train(config, stop)
     except TrainError as error:
         fail("train", error)
+    leave(code)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, distributed
@@ -68,6 +69,19 @@ def joined(device_name: str) -> Iterator[World]:
         yield World(rank, size, device)
     finally:
         distributed.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this program, which has done its work, with an exit code.
+
+    Where it was one of several processes, at once: torch's threads may still run while the interpreter goes down, and
+    then abort it.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def find_device(name: str, local_rank: int | None) -> torch.device:

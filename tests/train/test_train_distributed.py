@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,3 +42,11 @@ def test_two_processes_equal_one_with_the_same_batch(
     for name, value in first["model"].items():
         assert torch.allclose(value, second["model"][name], atol=1e-4), name
     assert len(second["rngs"]) == 2
+
+
+@pytest.mark.parametrize(("size", "said"), [("2", "done\n"), ("1", "done\ntorn down\n")])
+def test_one_of_several_processes_ends_without_tearing_down_the_interpreter(size: str, said: str) -> None:
+    code = "import atexit; from train.world import leave; atexit.register(print, 'torn down'); print('done'); leave(3)"
+    environment = os.environ | {"WORLD_SIZE": size}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (3, said)
