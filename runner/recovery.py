@@ -131,7 +131,32 @@ def recover(
     history = records.read_attempts(trial.directory)
     if not history.attempts:
         records.drop_leftover(trial.directory)
-    adopted = []
+    told, adopted = _examine(trial, stat, history, executor, host, takes_over, fate)
+    if told != stat:
+        # The end of an attempt is recorded first; a kill came before `stat` said so too.
+        records.write_stat(trial.directory, told)
+    failed = failures(trial, ask, history)
+    due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
+    states = _states(trial, told, history, forced, ask, due, revives, batch)
+    states |= dict.fromkeys(_stale(trial, told, history, inputs), JobState.PENDING)
+    newest = history.attempts[-1].start if history.attempts else {}
+    return Found(
+        states, _counts(history), tuple(adopted), failures=failed, code=newest.get("code"),
+        fallbacks=_fallbacks(history), resumed=_resumed(history, ask), batch=_batch_of(newest),
+    )  # fmt: skip
+
+
+def _examine(
+    trial: Trial,
+    stat: Mapping[str, JobState],
+    history: History,
+    executor: Executor,
+    host: Host,
+    takes_over: bool,
+    fate: Fate,
+) -> tuple[dict[str, JobState], list[Adopted]]:
+    """What each stage has come to, and the attempts that run; those that are over get their end recorded."""
+    adopted: list[Adopted] = []
     told = dict(stat)  # without an attempt: what mlrunner wrote
     for stage in trial.stages:
         last = history.last(stage)
@@ -151,18 +176,7 @@ def recover(
             raise records.DamagedRecordError(
                 f"{path}: lacks the attempt of `{stage}` that runs by `stat`; end what is left of it, delete `stat`."
             )
-    if told != stat:
-        # The end of an attempt is recorded first; a kill came before `stat` said so too.
-        records.write_stat(trial.directory, told)
-    failed = failures(trial, ask, history)
-    due = {stage for stage, count in failed.items() if count and _is_due_again(history.last(stage), count, retries)}
-    states = _states(trial, told, history, forced, ask, due, revives, batch)
-    states |= dict.fromkeys(_stale(trial, told, history, inputs), JobState.PENDING)
-    newest = history.attempts[-1].start if history.attempts else {}
-    return Found(
-        states, _counts(history), tuple(adopted), failures=failed, code=newest.get("code"),
-        fallbacks=_fallbacks(history), resumed=_resumed(history, ask), batch=_batch_of(newest),
-    )  # fmt: skip
+    return told, adopted
 
 
 def close_dead(trial: Trial, stages: Sequence[str], executor: Executor, host: Host, takes_over: bool) -> None:
