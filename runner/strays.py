@@ -58,6 +58,12 @@ def strays(token: str) -> list[int]:
     return sorted(pid for pid in found if token_of(pid) == token)
 
 
+def tokens() -> set[str]:
+    """The tokens of all attempts of which a process lives."""
+    found = {token_of(int(name)) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+    return {token for token in found if token is not None}
+
+
 def orphans(known: Collection[int]) -> list[int]:
     """The children of this process, zombies included, that are not `known`: what it adopted as subreaper.
 

@@ -32,6 +32,7 @@ class LocalExecutor:
     def __init__(self) -> None:
         self._children: dict[int, str] = {}  # pid of the shell to the token of its attempt
         self._adopted: dict[int, tuple[int, str]] = {}  # pid to start time and token
+        self._earlier = strays.tokens()  # of attempts that lived before, until they are adopted or ended
         self._oom_kills = _oom_kills()
         # What leaves its attempt's process group becomes our child when its parent is gone.
         self._is_subreaper = strays.become_subreaper()
@@ -42,6 +43,7 @@ class LocalExecutor:
         os.umask(launch.umask)
         log = os.open(launch.log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         token = launch.exit_record.token
+        self._end_unrecorded(launch.exit_record.path)
         try:
             environment = {**launch.environment, strays.TOKEN: token}
             pid = process.spawn(launch.command, launch.exit_record, log, environment, launch.inherited)
@@ -58,6 +60,7 @@ class LocalExecutor:
             return None
         pid, ticks = found
         self._adopted[pid] = ticks, exit_record.token
+        self._earlier.discard(exit_record.token)
         return pid
 
     def poll(self) -> list[Ended]:
@@ -98,6 +101,12 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _end_unrecorded(self, records: str) -> None:
+        """Kills an earlier daemon's attempt of a trial that begins anew, as its command has deleted its records."""
+        for token in [token for token in self._earlier if token.startswith(f"{records}:")]:
+            process.kill_all(token)
+            self._earlier.discard(token)
 
     def _reap(self, pid: int) -> Ended:
         _, status, usage = os.wait4(pid, 0)

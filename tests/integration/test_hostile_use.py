@@ -77,6 +77,22 @@ def test_a_directory_that_was_emptied_while_no_daemon_lived_refuses_nothing(
     assert [project.attempts("X_1", event)[0]["attempt"] for event in ("start", "exit", "end")] == [1, 1, 1]
 
 
+def test_an_attempt_that_deleted_its_records_does_not_run_beside_the_next_one(
+    project: Project, until: Callable[..., None]
+) -> None:
+    project.write(EMPTIES.replace("{before}", "true").replace("{after}", WAIT))
+    assert project.run("--detach").returncode == 0
+    until((project.path / "emptied").exists, project.trials)
+    project.daemons()[0].kill()
+    (project.path / "again").touch()
+    result = project.run()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert project.living() == []
+    (project.path / "go").touch()
+    assert (project.path / "ends").read_text() == "1\n2\n"
+    assert [record["attempt"] for record in project.attempts("X_1", "exit")] == [1]
+
+
 def test_an_adopted_command_that_empties_its_directory_keeps_its_records(
     project: Project, until: Callable[..., None]
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.strays import orphans, strays, token_of
+from runner.strays import orphans, strays, token_of, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +52,7 @@ def test_a_process_is_found_wherever_it_went(token: str, script: str, until: Cal
         until(lambda: any(_name(pid) == "sleep" for pid in strays(token)), lambda: strays(token))
         assert all(token_of(pid) == token for pid in strays(token))
         assert strays(token[:-1]) == []
+        assert token in tokens()
     finally:
         process.kill()
         process.wait()
