@@ -74,6 +74,9 @@ IN_HAND = frozenset({JobState.SUBMITTED, JobState.RUNNING})
 # An attempt that ends so keeps the later stages of its trial from starting.
 BLOCKING = frozenset({JobState.FAILED, JobState.TIMEOUT, JobState.CANCELED})
 
+# What is due again when somebody asks for the trial again.
+AGAIN = BLOCKING | {JobState.PRUNED, JobState.INTERRUPTED, JobState.BLOCKED}
+
 
 class Fallback(NamedTuple):
     """What a stage runs after so many attempts that were out of memory: the parameters that differ, the shell line."""

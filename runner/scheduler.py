@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runner.entry import Counts, Entry
 from runner.learning import Learning
 from runner.line import Line, Queue
-from runner.model import BLOCKING, IN_HAND, LOCAL, Job, JobState, Slot, Terms
+from runner.model import AGAIN, BLOCKING, IN_HAND, LOCAL, Job, JobState, Slot, Terms
 from runner.slots import Slots
 
 if TYPE_CHECKING:
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
     from runner.fairness import Wish
     from runner.model import Trial
     from runner.packing import Card
-
-_AGAIN = {
-    JobState.FAILED,
-    JobState.TIMEOUT,
-    JobState.PRUNED,
-    JobState.CANCELED,
-    JobState.INTERRUPTED,
-    JobState.BLOCKED,
-}
 
 
 @dataclass(frozen=True)
@@ -246,7 +237,7 @@ class Scheduler:
     def again(self, trial: Trial) -> list[Job]:
         """Makes what failed, was canceled or interrupted due again, with all that it blocked; returns it."""
         entry = self._entries[trial.key]
-        jobs = entry.move_all(_AGAIN, JobState.PENDING)
+        jobs = entry.move_all(AGAIN, JobState.PENDING)
         is_held = trial.key in self._withheld or trial.key in self._away
         is_held = is_held or not IN_HAND.isdisjoint(entry.states.values())
         if jobs and not is_held:
