@@ -158,7 +158,7 @@ def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | No
     A decay that is slower than planned has to begin earlier. How much is looked for from coarse to fine.
     """
     if max_decay is None:
-        return np.minimum.accumulate(planned)
+        return planned
 
     def begun(earlier: int) -> Array:
         shifted = np.concatenate((planned[earlier:], np.full(earlier, planned[-1])))

@@ -136,12 +136,14 @@ class Smooth:
     def solve(self, start: float) -> tuple[Plan, float]:
         """Return the plan that takes all steps from the LR `start`, and its area."""
 
+        plans: dict[float, Plan] = {}
+
         def excess(total: float) -> float:
-            plan = self.plan(start, total)
+            plan = plans[total] = self.plan(start, total)
             return float(plan.steps[-1] + (total - plan.area[-1]) / start) - self.count
 
         total = root(excess, 1e-3 * start * self.count, start * self.count, 1 / start)
-        return self.plan(start, total), total
+        return plans[total], total
 
     def loss(self, plan: Plan, total: float, start: float) -> float:
         """Return the final loss of a plan, with the integral over eta as a sum: to compare plans by."""

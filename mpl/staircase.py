@@ -78,7 +78,8 @@ def staircase_lrs(task: Smooth, start: float) -> Array:
     first = np.concatenate((np.log(part / (1 - part)), np.log([4.0 * drops, *np.ones(drops)])))
     found = minimize(objective, first, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-12})
     levels, lengths = shape(found.x)[2:]
-    return np.repeat(np.maximum(np.concatenate(([start], levels)), task.floor), whole(lengths, count))
+    falling = np.minimum.accumulate(np.concatenate(([start], levels)))  # but for rounding they fall anyway
+    return np.repeat(np.maximum(falling, task.floor), whole(lengths, count))
 
 
 def whole(lengths: Array, count: int) -> Ints:
