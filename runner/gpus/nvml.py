@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import threading
@@ -16,24 +15,16 @@ import pynvml
 
 from runner.devices import Device, GpuProcess, Health, Snapshot
 from runner.gpus import lineage
+from runner.gpus.answers import Answers, Handle, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MIB = 2**20
 REOPEN_S = 10.0  # NVML's initialisation takes up to seconds where nothing keeps the driver awake
+INIT = 1  # a sandbox may show all its programs as the one process outside that it is, which is the first of its own
 PATIENCE_S = 30.0  # for an answer; a driver in trouble may hold a call for ever
 
-# The driver, the GPU or the user's rights lack this call: the rest goes on without it.
-_LACKING = frozenset(
-    {
-        pynvml.NVML_ERROR_NOT_SUPPORTED,
-        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        pynvml.NVML_ERROR_NO_PERMISSION,
-        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-        pynvml.NVML_ERROR_NO_DATA,
-    }
-)
 # The GPU is gone. 'Unknown' is what most drivers say of one that fell off the bus.
 _LOST = frozenset(
     {
@@ -51,8 +42,6 @@ _NO_DRIVER = {
 }
 _GONE = "it is gone from the driver's list"
 
-Handle = Any  # a ctypes pointer; pynvml has no types
-
 
 class Nvml:
     """The driver, opened at the first reading and again after a loss; no method raises or hangs because of it."""
@@ -69,6 +58,7 @@ class Nvml:
         self._handles: list[Handle] = []
         self._fixed: dict[int, Device] = {}  # what does not change, by index
         self._known: dict[str, Device] = {}  # the last reading of each, by UUID
+        self._answers = Answers()
         self._processes: dict[int, GpuProcess] = {}  # what /proc said of each pid, while it is on a GPU
         self._noticed: set[str] = set()
         self._notices: list[str] = []
@@ -163,32 +153,33 @@ class Nvml:
     def _read(self, handle: Handle, fixed: Device) -> list[Device]:
         """A GPU and its instances; where one of them cannot be read, none of them is used."""
         try:
-            is_divided = bool(_told(pynvml.nvmlDeviceGetMigMode, handle, default=(0, 0))[0])
-            gpu = self._with_readings(handle, replace(fixed, is_divided=is_divided))
+            gpu = self._with_readings(handle, fixed)
+            mode = self._answers.ask(gpu.uuid, "MIG mode", pynvml.nvmlDeviceGetMigMode, handle)
+            gpu = replace(gpu, is_divided=bool(mode and mode[0]))
+            if not gpu.is_divided:
+                self._note_missing(gpu)
             return [gpu, *self._instances(handle, gpu)]
         except pynvml.NVMLError as error:
             health = Health.LOST if error.value in _LOST else Health.UNREADABLE
             return [_without_readings(self._known.get(fixed.uuid, fixed), health, str(error))]
 
     def _with_readings(self, handle: Handle, device: Device) -> Device:
-        memory = _memory(handle)
-        rates = _told(pynvml.nvmlDeviceGetUtilizationRates, handle)
-        compute = _processes(handle, "Compute")
-        if not device.is_divided and device.parent is None:
-            self._note_missing(device, memory=memory, utilisation=rates, processes=compute)
+        memory = self._answers.memory(device.uuid, handle)
+        rates = self._answers.ask(device.uuid, "utilisation", pynvml.nvmlDeviceGetUtilizationRates, handle)
+        compute = self._answers.processes(device.uuid, "Compute", handle)
         return replace(
             device,
             total_mib=None if memory is None else memory.total // MIB,
             used_mib=None if memory is None else memory.used // MIB,
             free_mib=None if memory is None else memory.free // MIB,
             utilization=None if rates is None else rates.gpu,
-            processes=None if compute is None else self._whose(handle, compute),
+            processes=None if compute is None else self._whose(handle, device.uuid, compute),
         )
 
     def _instances(self, handle: Handle, gpu: Device) -> Iterable[Device]:
         if not gpu.is_divided:
             return
-        for number in range(_told(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle, default=0)):
+        for number in range(told(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
             try:
                 instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
             except pynvml.NVMLError_NotFound:  # no instance has this number
@@ -197,10 +188,10 @@ class Nvml:
             fixed = Device(uuid, f"{gpu.index}:{number}", name, gpu.bus, parent=gpu.uuid)
             yield self._with_readings(instance, fixed)
 
-    def _whose(self, handle: Handle, compute: list[Any]) -> tuple[GpuProcess, ...]:
+    def _whose(self, handle: Handle, uuid: str, compute: list[Any]) -> tuple[GpuProcess, ...]:
         amounts: dict[int, int | None] = {}
-        computing = {*compute, *(_processes(handle, "MPSCompute") or [])}
-        for pid, used in [*(_processes(handle, "Graphics") or []), *computing]:
+        computing = {*compute, *(self._answers.processes(uuid, "MPSCompute", handle) or [])}
+        for pid, used in [*(self._answers.processes(uuid, "Graphics", handle) or []), *computing]:
             amounts[pid] = None if used is None else used // MIB
         pids = {pid for pid, _ in computing}
         return tuple(
@@ -208,13 +199,16 @@ class Nvml:
         )
 
     def _seen(self, pid: int) -> GpuProcess:
+        if pid == INIT:
+            return GpuProcess(pid, False)
         if pid not in self._processes:
             self._processes[pid] = GpuProcess(
                 pid, False, user=lineage.user(pid), command=lineage.command(pid), lineage=lineage.of(pid)
             )
         return self._processes[pid]
 
-    def _note_missing(self, device: Device, **readings: Any) -> None:
+    def _note_missing(self, device: Device) -> None:
+        readings = {"memory": device.total_mib, "utilisation": device.utilization, "processes": device.processes}
         for what, reading in readings.items():
             if reading is None:
                 self._notice(
@@ -273,34 +267,3 @@ def _without_readings(device: Device, health: Health, fault: str) -> Device:
         health=health,
         fault=fault,
     )
-
-
-def _told(call: Callable[..., Any], *arguments: Any, default: Any = None) -> Any:
-    """What a call says, or `default` where it is lacking."""
-    try:
-        return call(*arguments)
-    except pynvml.NVMLError as error:
-        if error.value in _LACKING:
-            return default
-        raise
-
-
-def _memory(handle: Handle) -> Any:
-    """Total, used and free bytes; the older form of the call counts the driver's own memory as used."""
-    newer = functools.partial(pynvml.nvmlDeviceGetMemoryInfo, version=pynvml.nvmlMemory_v2)
-    memory = _told(newer, handle)
-    return _told(pynvml.nvmlDeviceGetMemoryInfo, handle) if memory is None else memory
-
-
-def _processes(handle: Handle, kind: str) -> list[tuple[int, int | None]] | None:
-    """The pid and the bytes of each process of a kind; None where no form of the call is known."""
-    for version in ("v3", "v2"):
-        for _ in range(3):  # the list may grow between the two calls that it takes
-            try:
-                listed = _told(getattr(pynvml, f"nvmlDeviceGet{kind}RunningProcesses_{version}"), handle)
-            except pynvml.NVMLError_InsufficientSize:
-                continue
-            if listed is not None:
-                return [(process.pid, process.usedGpuMemory) for process in listed]
-            break
-    return None

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from runner.devices import Snapshot
 
+UNLISTED_MIB = 64  # less than any program's own context: a GPU that has grown by that has a process
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -72,13 +73,14 @@ def tree(root: int, table: Collection[Process]) -> list[Process]:
 class Sampler:
     """Follows one attempt; `root` is the pid of its shell, `uuids` are its GPUs.
 
-    Where the driver does not tell a process's memory, the GPU's own growth since the start counts: right when the
-    attempt is alone there, too much otherwise.
+    Where the driver does not tell a process's memory, or shows none of the processes, as in some containers, the GPU's
+    own growth since the start counts: right when the attempt is alone there, too much otherwise.
     """
 
     def __init__(self, root: int, uuids: Collection[str], before: Snapshot) -> None:
         self._root = root
         self._before_mib = {uuid: _used_mib(before, uuid) for uuid in uuids}
+        self._listed: set[str] = set()  # where the driver has shown its processes
         self.peak = Usage()
 
     def sample(self, snapshot: Snapshot, table: Collection[Process]) -> Usage:
@@ -88,12 +90,20 @@ class Sampler:
         vram_mib, is_whole_device = {}, False
         for uuid, before_mib in self._before_mib.items():
             used_mib = _used_by(snapshot, uuid, {self._root, *pids})
-            if used_mib is None:
-                used_mib, is_whole_device = max(0, _used_mib(snapshot, uuid) - before_mib), True
+            growth_mib = max(0, _used_mib(snapshot, uuid) - before_mib)
+            if used_mib:
+                self._listed.add(uuid)
+            if used_mib is None or (growth_mib >= UNLISTED_MIB and self._is_unlisted(snapshot, uuid)):
+                used_mib, is_whole_device = growth_mib, True
             vram_mib[uuid] = used_mib
         usage = Usage(vram_mib, is_whole_device, _host_mib(pids), round(sum(one.cpu_s for one in members), 2))
         self.peak = self.peak.peak_with(usage)
         return usage
+
+    def _is_unlisted(self, snapshot: Snapshot, uuid: str) -> bool:
+        """Whether the driver shows no process on a GPU, and never showed one of this attempt there."""
+        device = snapshot.device(uuid)
+        return device is not None and not device.processes and uuid not in self._listed
 
 
 def _used_by(snapshot: Snapshot, uuid: str, pids: set[int]) -> int | None:

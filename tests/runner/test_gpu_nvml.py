@@ -106,6 +106,15 @@ def test_a_process_of_another_namespace_has_a_pid_alone(fake_nvml: Callable[...,
     ]
 
 
+def test_a_sandbox_that_shows_its_programs_as_the_first_process_hides_them(
+    fake_nvml: Callable[..., FakeNvml], nvml: Nvml
+) -> None:
+    fake_nvml(FakeGpu(0, processes=[(1, "C", 100)]))
+    processes = nvml.snapshot().devices[0].processes
+    assert processes is not None
+    assert [(process.pid, process.user, process.used_mib) for process in processes] == [(1, None, 100)]
+
+
 def test_many_processes_fit_into_one_reading(fake_nvml: Callable[..., FakeNvml], nvml: Nvml) -> None:
     fake_nvml(FakeGpu(0, processes=[(10_000_000 + number, "C", 1) for number in range(300)]))
     assert len(nvml.snapshot().devices[0].processes or ()) == 300
@@ -125,6 +134,36 @@ def test_a_missing_reading_is_none_and_said_once(fake_nvml: Callable[..., FakeNv
     said = "GPU 0 (NVIDIA Fake 24GB): the driver does not tell its utilisation; not checked there."
     assert nvml.take_notices() == [said]
     assert nvml.take_notices() == []
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_INVALID_ARGUMENT])
+def test_what_was_refused_from_the_first_is_lacking_and_what_was_given_before_a_fault(
+    fake_nvml: Callable[..., FakeNvml], nvml: Nvml, code: int
+) -> None:
+    fake = fake_nvml(FakeGpu(0, other_used_mib=7), FakeGpu(1))
+    for kind in ("Compute", "Graphics", "MPSCompute"):
+        for version in ("v2", "v3"):
+            fake.fail(f"nvmlDeviceGet{kind}RunningProcesses_{version}", uuid(0), code)
+    for call in ("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMigMode"):
+        fake.fail(call, uuid(0), code)
+    first, second = nvml.snapshot().devices
+    assert (first.health, first.used_mib, first.utilization, first.processes) == (Health.WELL, 7, None, None)
+    assert (second.utilization, second.processes) == (0, ())
+    assert [notice.split(":")[0] for notice in nvml.take_notices()] == ["GPU 0 (NVIDIA Fake 24GB)"] * 2
+    fake.fail("nvmlDeviceGetUtilizationRates", uuid(1), code)
+    first, second = nvml.snapshot().devices
+    assert first.health is Health.WELL
+    assert second.health is not Health.WELL
+
+
+def test_a_gpu_that_tells_no_memory_is_not_well_where_it_refuses_the_rest(
+    fake_nvml: Callable[..., FakeNvml], nvml: Nvml
+) -> None:
+    fake = fake_nvml(FakeGpu(0))
+    for call in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"):
+        fake.fail(call, uuid(0), pynvml.NVML_ERROR_NOT_SUPPORTED)
+    fake.fail("nvmlDeviceGetUtilizationRates", uuid(0), pynvml.NVML_ERROR_UNKNOWN)
+    assert nvml.snapshot().devices[0].health is Health.LOST
 
 
 def test_an_old_driver_tells_what_it_can(

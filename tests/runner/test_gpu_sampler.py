@@ -112,6 +112,34 @@ def test_where_processes_cannot_be_told_apart_the_growth_of_the_gpu_counts(
     assert (usage.vram_mib, usage.is_whole_device) == ({uuid(0): 2_000}, True)
 
 
+def test_where_no_process_is_shown_the_growth_of_the_gpu_counts(fake_nvml: Callable[..., FakeNvml], nvml: Nvml) -> None:
+    fake = fake_nvml(FakeGpu(0, other_used_mib=300))
+    sampler = Sampler(os.getpid(), [uuid(0)], nvml.snapshot())
+
+    def measured(used_mib: int) -> tuple[int, bool]:
+        fake.gpus[0].other_used_mib = used_mib
+        fake.show()
+        usage = sampler.sample(nvml.snapshot(), process_table())
+        return usage.vram_mib[uuid(0)], usage.is_whole_device
+
+    assert measured(320) == (0, False)  # the driver's own needs vary a little
+    assert [measured(used_mib) for used_mib in (2_300, 1_300)] == [(2_000, True), (1_000, True)]
+
+
+def test_where_processes_are_shown_the_growth_of_the_gpu_is_not_the_attempts(
+    fake_nvml: Callable[..., FakeNvml], nvml: Nvml
+) -> None:
+    fake, own = fake_nvml(FakeGpu(0)), os.getpid()
+    sampler = Sampler(own, [uuid(0)], nvml.snapshot())
+    fake.note_use(own, uuid(0), 500)
+    sampler.sample(nvml.snapshot(), process_table())
+    fake.note_use(own, uuid(0), 0)
+    fake.gpus[0].other_used_mib = 900
+    fake.show()
+    usage = sampler.sample(nvml.snapshot(), process_table())
+    assert (usage.vram_mib, usage.is_whole_device) == ({uuid(0): 0}, False)
+
+
 def test_an_adopted_attempt_teaches_nothing_but_that_its_memory_was_too_small() -> None:
     seen = Seen(Usage({uuid(0): 2_000}), 1, 1, 24_576, [24_576], is_adopted=True)
     assert sample_of(seen, was_oom=False, seconds=3.0) is None
