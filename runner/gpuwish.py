@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.devices import Limit, allowed, matches
 from runner.eligibility import Conditions
-from runner.packing import Card, Running
+from runner.placing import Card, Running
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from runner.packing import WHOLE, Card, Demand, Estimate, Sample, after_oom, estimate
+from runner.packing import Estimate, Sample, after_oom, estimate
+from runner.placing import WHOLE, Card, Demand
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -1,34 +1,25 @@
-"""How many attempts go onto one GPU, from what earlier ones needed: decisions without I/O and without a clock.
+"""What an attempt needs of a GPU, from what earlier ones showed: decisions without I/O and without a clock.
 
 A class is a stage with the values of the parameters named in `vram_by`: its attempts are taken to need equal memory.
-Everything is counted for each card alone: an attempt never gets memory that lies in pieces on several cards.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
-WHOLE = Fraction(1)
-_NOTHING = Fraction(0)
-_HALF = Fraction(1, 2)
 _MARGIN = Fraction(1, 10)
 _MIN_MARGIN_MIB = 256  # contexts of libraries that are loaded late
 _AFTER_OOM = Fraction(5, 4)
-# The driver keeps some for itself, and allocators need a little room.
-_USABLE = Fraction(19, 20)
 # Packing one more is slower where the sum is less by more than this part, and chance explains it with less than that.
 _LOSS, _DOUBT = 0.02, 0.001
 _MIN_FREEDOM = 2  # samples beyond one for each level
-_NO_LEVEL = sys.maxsize
 # The beginnings of what an attempt needs: the rest is counted from its start, and may come with the last evaluation.
 _APPEARED = Fraction(1, 10)
 STEADY_S = 300.0  # of work without a larger peak: what an attempt needs is seen before its end
@@ -101,156 +92,6 @@ def _quantile(freedom: int) -> float:
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-@dataclass(frozen=True)
-class Running:
-    """An attempt on a card, or a share that somebody else leased."""
-
-    share: Fraction
-    max_level: int | None = None
-
-
-@dataclass(frozen=True)
-class Card:
-    """A GPU on which attempts may start now, or several that are only given together."""
-
-    uuid: str  # of several: all, with commas
-    total_mib: int | None  # what attempts may use together: without what a screen has of it
-    running: tuple[Running, ...] = ()
-    is_settling: bool = False  # the memory of the last one that started is still to appear
-    label: str = ""  # its index, for people
-    visible: str = ""  # what CUDA_VISIBLE_DEVICES says
-    parts: int = 1  # into so many the user has divided it
-    left_above: Fraction | None = None  # with so many GPUs in all, this daemon leaves it to another one
-
-    @property
-    def size(self) -> int:
-        """How many GPUs it is."""
-        return self.uuid.count(",") + 1
-
-    @property
-    def free(self) -> Fraction:
-        """The part that nobody has."""
-        return WHOLE - sum((running.share for running in self.running), Fraction(0))
-
-
-@dataclass(frozen=True)
-class Demand:
-    """A job that waits, and what it wants of each of its cards.
-
-    `share` is set where it is known without learning: a whole GPU, or a part of `per_gpu`. Otherwise `need` decides,
-    and None there means that it is not known yet.
-    """
-
-    key: Hashable
-    gpus: int = 1
-    share: Fraction | None = WHOLE
-    need: Estimate | None = None
-    min_total_mib: int = 0  # above this: it ran out of memory alone on a card of this size
-    priority: int = 0
-
-    def is_refused(self, card: Card) -> bool:
-        """Whether a card cannot serve it."""
-        return bool(self.min_total_mib) and (card.total_mib is None or card.total_mib <= self.min_total_mib)
-
-    def share_of(self, card: Card) -> Fraction:
-        """What it takes of a card that can serve it."""
-        if self.share is not None:
-            return min(self.share, Fraction(1, card.parts))
-        if self.need is None or card.total_mib is None:
-            return WHOLE
-        part = Fraction(self.need.mib) / (card.total_mib * _USABLE)
-        return min(part, WHOLE)  # what never fits beside others gets its card alone
-
-    def is_large(self, state: Sequence[_State]) -> bool:
-        """Whether it is known that no card has room for two of its like."""
-        is_learned = self.share is None and self.need is not None and self.gpus == 1
-        return is_learned and all(self.share_of(one.card) > _HALF for one in state if not self.is_refused(one.card))
-
-    @property
-    def max_level(self) -> int:
-        """How many may share a card with it, itself included."""
-        level = self.need.max_level if self.share is None and self.need else None
-        return _NO_LEVEL if level is None else level
-
-    @property
-    def wish(self) -> Hashable:
-        """All of it but whose it is."""
-        return self.gpus, self.share, self.need, self.min_total_mib
-
-
-@dataclass(frozen=True)
-class Placement:
-    """A job that starts now, with its share of each card, by UUID."""
-
-    key: Hashable
-    shares: Mapping[str, Fraction]
-
-
-def place(demands: Iterable[Demand], cards: Sequence[Card], own: Fraction = _NOTHING) -> list[Placement]:
-    """What starts now, in the order of the queue, where this daemon has `own` GPUs in all already.
-
-    The first job that has to wait keeps the emptiest cards that could serve it, so that smaller ones behind it do not
-    hold it up for ever; these go on elsewhere. A GPU that does nothing is worth more than room for a large job, as long
-    as there is one for each that waits; after that, what shares goes where the least is left over, and an empty card to
-    a job that cannot share one with its like, so that no card has to be emptied for each of them.
-    """
-    account = _Account(own)
-    state = [_State(card, card.free, account) for card in cards]
-    queue = iter(demands)
-    empty = sum(not card.running for card in cards)
-    first = list(itertools.islice(queue, empty + 1))
-    is_tight = len(first) > empty
-    placements = _large_first(queue, first, state) if is_tight and empty else []
-    placed = {placement.key for placement in placements}
-    is_kept = False
-    waiting: set[Hashable] = set()  # what waits lets its like wait too: the cards only get fuller
-    for demand in itertools.chain(first, queue):
-        if demand.key in placed:
-            continue
-        if all(one.is_kept or one.free <= 0 for one in state) and is_kept:
-            break
-        if demand.wish in waiting:
-            continue
-        able = [(one, demand.share_of(one.card)) for one in state if not demand.is_refused(one.card)]
-        able.sort(key=lambda pair: -pair[0].free)
-        fitting = [(one, share) for one, share in able if one.fits(demand, share)]
-        if is_tight and demand.share is None:
-            fitting.sort(key=lambda pair: pair[0].free)
-        chosen = fitting[: demand.gpus]
-        if len(chosen) == demand.gpus:
-            placements.append(Placement(demand.key, {one.card.uuid: share for one, share in chosen}))
-            for one, share in chosen:
-                one.take(demand, share)
-            continue
-        waiting.add(demand.wish)
-        if not is_kept and len(able) >= demand.gpus:
-            is_kept = True
-            for one, _ in able[: demand.gpus]:
-                one.is_kept = True
-    return placements
-
-
-def _large_first(queue: Iterator[Demand], first: list[Demand], state: Sequence[_State]) -> list[Placement]:
-    """Gives empty cards to the first large jobs of the same priority as the head, to half of the cards at most.
-
-    What it has to look at of the queue is added to `first`.
-    """
-    first += queue
-    large = [demand for demand in first if demand.priority == first[0].priority and demand.is_large(state)]
-    held = sum(any(running.share > _HALF for running in one.card.running) for one in state)
-    room = min((len(state) + 1) // 2 - held, len(large))
-    placements: list[Placement] = []
-    for one in state:
-        if room <= len(placements):
-            break
-        demand = large[len(placements)]
-        share = demand.share_of(one.card)
-        if not one.card.running and one.fits(demand, share):
-            one.take(demand, share)
-            placements.append(Placement(demand.key, {one.card.uuid: share}))
-    return placements
-
-
 def is_settling(age_s: float, seen_mib: int | None, expected_mib: int, limit_s: float = 30.0) -> bool:
     """Whether the memory of an attempt is still to begin to appear, so that the next one on its card waits.
 
@@ -302,42 +143,3 @@ def after_oom(
     if card_mib is None:
         return False, 0
     return sum(size is not None and size > card_mib for size in cards_mib) >= count, card_mib
-
-
-@dataclass
-class _Account:
-    """What this daemon has of all GPUs while one round of placing goes on."""
-
-    own: Fraction
-
-
-class _State:
-    """A card while one round of placing goes on."""
-
-    def __init__(self, card: Card, free: Fraction, account: _Account) -> None:
-        self.card = card
-        self.free = free
-        self._account = account
-        self.is_kept = False
-        self._count = len(card.running)
-        self._max_level = min((one.max_level for one in card.running if one.max_level is not None), default=_NO_LEVEL)
-        self._is_settling = card.is_settling
-
-    def fits(self, demand: Demand, share: Fraction) -> bool:
-        """Whether one more may start here now."""
-        if self.is_kept or self._is_left or share > self.free or (self._is_settling and demand.share is None):
-            return False
-        return self._count < min(self._max_level, demand.max_level)
-
-    @property
-    def _is_left(self) -> bool:
-        return self.card.left_above is not None and self._account.own >= self.card.left_above
-
-    def take(self, demand: Demand, share: Fraction) -> None:
-        """Starts it."""
-        self.free -= share
-        self._account.own += share * self.card.size
-        self._count += 1
-        self._max_level = min(self._max_level, demand.max_level)
-        # Its memory is to appear before the next one of learned manners comes.
-        self._is_settling = self._is_settling or demand.share is None

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from runner.fairness import Wish
 from runner.model import Slot
-from runner.packing import Card, Running, place
+from runner.placing import Card, Running, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runner.packing import Demand, Placement
+    from runner.placing import Demand, Placement
 
 
 class CpuPool:

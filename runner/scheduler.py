@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from runner.fairness import Wish
     from runner.model import Trial
-    from runner.packing import Card
+    from runner.placing import Card
 
 
 @dataclass(frozen=True)

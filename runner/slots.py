@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.fairness import Wish
     from runner.learning import Learning
     from runner.line import Line
-    from runner.packing import Card, Demand
+    from runner.placing import Card, Demand
 
 _WINDOW = 1000  # so many waiting trials are looked at for one that fits on what a GPU has left
 

@@ -36,6 +36,7 @@ PURE = (
     "devices",
     "eligibility",
     "packing",
+    "placing",
     "fairness",
     "learning",
     "pools",
@@ -158,7 +159,20 @@ LAYERS = (
     {"entry"},
     {"arrays", "needs"},
     {"gather", "waits", "halving"},
-    {"model", "grid", "naming", "template", "values", "text", "errors", "devices", "packing", "fairness", "arithmetic"},
+    {
+        "model",
+        "grid",
+        "naming",
+        "template",
+        "values",
+        "text",
+        "errors",
+        "devices",
+        "packing",
+        "placing",
+        "fairness",
+        "arithmetic",
+    },
 )
 
 

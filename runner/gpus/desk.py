@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runner.fairness import Precedence, Waiter, Wish
     from runner.gpus.leases import Lease, LeaseRecord
     from runner.gpuwish import GpuWish
-    from runner.packing import Card
+    from runner.placing import Card
 
 LOOK_S = 0.5  # between two looks while something waits for a GPU
 IDLE_LOOK_S = 1.0  # and while attempts only run

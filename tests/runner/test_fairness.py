@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.fairness import Holding, Precedence, Waiter, Wish, precedences
-from runner.packing import Card, Demand, Running, place
+from runner.placing import Card, Demand, Running, place
 
 ANN, BOB = 1000, 1001
 CARDS = ("A", "B", "C", "D")

@@ -14,7 +14,8 @@ from runner.devices import Limit
 from runner.gpus.desk import GpuDesk
 from runner.gpus.leases import LeaseStore
 from runner.gpuwish import GpuWish
-from runner.packing import STEADY_S, WHOLE
+from runner.packing import STEADY_S
+from runner.placing import WHOLE
 from tests.fakenvml.driver import FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from runner.eligibility import Conditions, Past, Patience, judge, remember
 from runner.gpus.leases import Lease, LeaseStore, claims
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Sampler, process_table
-from runner.packing import Card, Demand, Running, Sample, estimate, is_settling, place
+from runner.packing import Sample, estimate, is_settling
+from runner.placing import Card, Demand, Running, place
 from tests.fakenvml.driver import PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from fractions import Fraction
 from runner.devices import Device, Limit, Snapshot
 from runner.eligibility import Claim, Verdict
 from runner.gpuwish import GpuWish, cards, unknown
-from runner.packing import Card, Running
+from runner.placing import Card, Running
 
 
 def gpu(index: int, total_mib: int | None = 24_000) -> Device:

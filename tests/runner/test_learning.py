@@ -8,7 +8,8 @@ from runner.learning import Learning
 from runner.memory import Memory
 from runner.model import Job, Terms, Trial
 from runner.options import StageOptions
-from runner.packing import WHOLE, Sample
+from runner.packing import Sample
+from runner.placing import WHOLE
 from runner.values import Params
 
 LEARNED = Terms(per_gpu=None)

@@ -12,7 +12,8 @@ from runner.fairness import Wish
 from runner.learning import Learning
 from runner.line import Line, Queue
 from runner.model import JobState, Slot, Terms, Trial
-from runner.packing import Card, Demand, Estimate, Sample
+from runner.packing import Estimate, Sample
+from runner.placing import Card, Demand
 from runner.pools import GpuPool
 from runner.slots import Slots
 
