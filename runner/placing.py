@@ -109,13 +109,27 @@ class Placement:
     shares: Mapping[str, Fraction]
 
 
-def place(demands: Iterable[Demand], cards: Sequence[Card], own: Fraction = _NOTHING) -> list[Placement]:
-    """What starts now, in the order of the queue, where this daemon has `own` GPUs in all already.
+@dataclass(frozen=True)
+class Turn:
+    """The first job that waits, and how many of those behind it have gone before it."""
 
-    The first job that has to wait keeps the emptiest cards that could serve it, so that smaller ones behind it do not
-    hold it up for ever; these go on elsewhere. A GPU that does nothing is worth more than room for a large job, as long
-    as there is one for each that waits; after that, what shares goes where the least is left over, and an empty card to
-    a job that cannot share one with its like, so that no card has to be emptied for each of them.
+    key: Hashable = None
+    overtaken: int = 0
+
+
+NOBODY = Turn()
+
+
+def place(
+    demands: Iterable[Demand], cards: Sequence[Card], own: Fraction = _NOTHING, turn: Turn = NOBODY
+) -> tuple[list[Placement], Turn]:
+    """What starts now, in the order of the queue, where this daemon has `own` GPUs already; and whose turn it is next.
+
+    The first job that has to wait lets others go before it while it may soon have the place that one like it leaves;
+    then it keeps the emptiest cards that could serve it, so that smaller ones behind it do not hold it up for ever;
+    these go on elsewhere. A GPU that does nothing is worth more than room for a large job, as long as there is one for
+    each that waits; after that, what shares goes where the least is left over, and an empty card to a job that cannot
+    share one with its like, so that no card has to be emptied for each of them.
     """
     account = _Account(own)
     state = [_State(card, card.free, account) for card in cards]
@@ -125,32 +139,61 @@ def place(demands: Iterable[Demand], cards: Sequence[Card], own: Fraction = _NOT
     is_tight = len(first) > empty
     placements = _large_first(queue, first, state) if is_tight and empty else []
     placed = {placement.key for placement in placements}
-    is_kept = False
+    head: _Head | None = None
     waiting: set[Hashable] = set()  # what waits lets its like wait too: the cards only get fuller
     for demand in itertools.chain(first, queue):
         if demand.key in placed:
             continue
-        if all(one.is_kept or one.free <= 0 for one in state) and is_kept:
+        if head is not None and all(one.is_kept or one.free <= 0 for one in state):
             break
         if demand.wish in waiting:
             continue
+        if head is not None:
+            head.meet(demand)
         able = [(one, demand.share_of(one.card)) for one in state if not demand.is_refused(one.card)]
-        able.sort(key=lambda pair: -pair[0].free)
-        fitting = [(one, share) for one, share in able if one.fits(demand, share)]
-        if is_tight and demand.share is None:
-            fitting.sort(key=lambda pair: pair[0].free)
-        chosen = fitting[: demand.gpus]
-        if len(chosen) == demand.gpus:
+        chosen = _chosen(demand, able, is_tight)
+        if chosen:
             placements.append(Placement(demand.key, {one.card.uuid: share for one, share in chosen}))
             for one, share in chosen:
                 one.take(demand, share)
+            if head is not None:
+                head.overtaken += 1
             continue
         waiting.add(demand.wish)
-        if not is_kept and len(able) >= demand.gpus:
-            is_kept = True
-            for one, _ in able[: demand.gpus]:
+        if head is None and len(able) >= demand.gpus:
+            head = _Head(demand, able, turn.overtaken if turn.key == demand.key else 0)
+    return placements, NOBODY if head is None else Turn(head.demand.key, head.overtaken)
+
+
+def _chosen(demand: Demand, able: list[tuple[_State, Fraction]], is_tight: bool) -> list[tuple[_State, Fraction]]:
+    """The cards on which a job starts now, of those that could serve it; none where they are too few."""
+    fitting = [(one, share) for one, share in able if one.fits(demand, share)]
+    is_filling = is_tight and demand.share is None
+    fitting.sort(key=lambda pair: pair[0].free if is_filling else -pair[0].free)
+    return fitting[: demand.gpus] if len(fitting) >= demand.gpus else []
+
+
+class _Head:
+    """The first job that waits, while one round of placing goes on."""
+
+    def __init__(self, demand: Demand, able: list[tuple[_State, Fraction]], overtaken: int) -> None:
+        self.demand, self.overtaken = demand, overtaken
+        self._able = able
+
+    def meet(self, other: Demand) -> None:
+        """Another one would go before it: without patience it keeps cards."""
+        if not self._is_patient or other.priority < self.demand.priority:
+            for one, _ in sorted(self._able, key=lambda pair: -pair[0].free)[: self.demand.gpus]:
                 one.is_kept = True
-    return placements
+
+    @property
+    def _is_patient(self) -> bool:
+        """Whether the end of one attempt would make room, and fewer have gone before it than run where it may.
+
+        So it waits for about as long as one of them takes before any card idles for it.
+        """
+        is_soon = any(one.free + one.largest >= share for one, share in self._able)
+        return self.demand.gpus == 1 and is_soon and self.overtaken < sum(one.count for one, _ in self._able)
 
 
 def _large_first(queue: Iterator[Demand], first: list[Demand], state: Sequence[_State]) -> list[Placement]:
@@ -189,7 +232,8 @@ class _State:
         self.free = free
         self._account = account
         self.is_kept = False
-        self._count = len(card.running)
+        self.largest = max((one.share for one in card.running), default=_NOTHING)  # of what runs here
+        self.count = len(card.running)
         self._max_level = min((one.max_level for one in card.running if one.max_level is not None), default=_NO_LEVEL)
         self._is_settling = card.is_settling
 
@@ -197,7 +241,7 @@ class _State:
         """Whether one more may start here now."""
         if self.is_kept or self._is_left or share > self.free or (self._is_settling and demand.share is None):
             return False
-        return self._count < min(self._max_level, demand.max_level)
+        return self.count < min(self._max_level, demand.max_level)
 
     @property
     def _is_left(self) -> bool:
@@ -206,8 +250,9 @@ class _State:
     def take(self, demand: Demand, share: Fraction) -> None:
         """Starts it."""
         self.free -= share
+        self.largest = max(self.largest, share)
         self._account.own += share * self.card.size
-        self._count += 1
+        self.count += 1
         self._max_level = min(self._max_level, demand.max_level)
         # Its memory is to appear before the next one of learned manners comes.
         self._is_settling = self._is_settling or demand.share is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner.fairness import Wish
 from runner.model import Slot
-from runner.placing import Card, Running, place
+from runner.placing import NOBODY, Card, Running, place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,6 +83,7 @@ class GpuPool:
     def __init__(self) -> None:
         self._cards: dict[str, Card] = {}  # what may be used now; `running` there is what others hold
         self._held: dict[str, _Held] = {}  # by the label of the slot
+        self._turn = NOBODY
         self.exists = False  # whether there is any GPU that this run may use at some time
 
     def set_cards(self, cards: Sequence[Card], exists: bool) -> None:
@@ -113,7 +114,9 @@ class GpuPool:
                 yield demand
 
         placed = []
-        for placement in place(noted(), [self._now(card) for card in self._cards.values()], self._own):
+        cards = [self._now(card) for card in self._cards.values()]
+        placements, self._turn = place(noted(), cards, self._own, self._turn)
+        for placement in placements:
             demand = wanted[placement.key]
             slot = self._slot(placement)
             max_level = demand.need.max_level if demand.share is None and demand.need else None

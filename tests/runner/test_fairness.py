@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.fairness import Holding, Precedence, Waiter, Wish, precedences
-from runner.placing import Card, Demand, Running, place
+from runner.placing import NOBODY, Card, Demand, Running, Turn, place
 
 ANN, BOB = 1000, 1001
 CARDS = ("A", "B", "C", "D")
@@ -108,10 +108,15 @@ class Daemon:
 
     uid: int
     pid: int
-    line: list[tuple[int, Fraction, int]]
+    asked: InitVar[list[tuple[int, Fraction, int]]]
     since_s: float = math.inf
     waits: Waiter | None = None
+    turn: Turn = NOBODY
+    line: dict[int, tuple[int, Fraction, int]] = field(default_factory=dict)
     running: list[tuple[int, Holding]] = field(default_factory=list)  # with the end
+
+    def __post_init__(self, asked: list[tuple[int, Fraction, int]]) -> None:
+        self.line = dict(enumerate(asked))
 
 
 class Machine:
@@ -140,7 +145,7 @@ class Machine:
             daemon.since_s, daemon.waits = math.inf, None
             return
         daemon.since_s = min(daemon.since_s, self.now)
-        gpus, share, _ = daemon.line[0]
+        gpus, share, _ = next(iter(daemon.line.values()))
         daemon.waits = Waiter(daemon.uid, daemon.pid, daemon.since_s, Wish(gpus, share, frozenset(self.cards)))
         held = [one for other in self.daemons for _, one in other.running]
         waiters = [other.waits for other in self.daemons if other.waits is not None and other is not daemon]
@@ -155,14 +160,12 @@ class Machine:
             )
             for uuid in self.cards
         ]
-        demands = [Demand(number, gpus, share) for number, (gpus, share, _) in enumerate(daemon.line)]
-        placed = place(demands, cards, own)
+        demands = [Demand(number, gpus, share) for number, (gpus, share, _) in daemon.line.items()]
+        placed, daemon.turn = place(demands, cards, own, daemon.turn)
         for placement in placed:
-            length = daemon.line[placement.key][2]  # type: ignore[call-overload]
+            length = daemon.line.pop(placement.key)[2]  # type: ignore[call-overload]
             daemon.running.append((self.now + length, Holding(daemon.uid, daemon.pid, placement.shares)))
             daemon.since_s = math.inf
-        gone = {placement.key for placement in placed}
-        daemon.line = [job for number, job in enumerate(daemon.line) if number not in gone]
 
 
 def test_who_comes_late_soon_has_as_much_and_keeps_it() -> None:

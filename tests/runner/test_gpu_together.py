@@ -18,7 +18,7 @@ from runner.gpus.leases import Lease, LeaseStore, claims
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Sampler, process_table
 from runner.packing import Sample, estimate, is_settling
-from runner.placing import Card, Demand, Running, place
+from runner.placing import NOBODY, Card, Demand, Running, Turn, place
 from tests.fakenvml.driver import PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class MiniDaemon:
     starts: list[tuple[str, str, int]] = field(default_factory=list)  # class, GPU, how many were there then
     exits: dict[int, int] = field(default_factory=dict)
     packs: int = 1
+    turn: Turn = NOBODY
 
     def step(self) -> None:
         """One look at everything."""
@@ -91,7 +92,8 @@ class MiniDaemon:
         ]
         kinds = dict(self.waiting)
         demands = [Demand(key, share=None, need=estimate(self.samples.get(kind, []))) for key, kind in self.waiting]
-        for placement in place(demands, cards):
+        placements, self.turn = place(demands, cards, turn=self.turn)
+        for placement in placements:
             lease = self.store.take(placement.shares)
             if lease is not None:
                 self.waiting.remove((placement.key, kinds[placement.key]))  # type: ignore[index, arg-type]

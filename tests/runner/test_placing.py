@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.packing import Estimate
-from runner.placing import WHOLE, Card, Demand, Running, place
+from runner.placing import NOBODY, WHOLE, Card, Demand, Running, Turn, place
 
-THIRD = Fraction(1, 3)
+QUARTER, THIRD, HALF = Fraction(1, 4), Fraction(1, 3), Fraction(1, 2)
 A, B, C = (Card(uuid, 24_000) for uuid in "ABC")
 
 
@@ -23,7 +23,7 @@ def learned(key: object, mib: int, **other: object) -> Demand:
 
 def where(demands: list[Demand], *cards: Card) -> dict[object, str]:
     """The cards of each job that starts, in one string."""
-    return {placement.key: "".join(sorted(placement.shares)) for placement in place(demands, cards)}
+    return {placement.key: "".join(sorted(placement.shares)) for placement in place(demands, cards)[0]}
 
 
 def busy(card: Card, *shares: Fraction, **changes: object) -> Card:
@@ -81,7 +81,7 @@ def test_more_than_were_good_together_are_not_packed() -> None:
 def test_several_gpus_are_given_at_once() -> None:
     assert where([Demand(1, gpus=2)], A) == {}
     assert where([Demand(1, gpus=2)], A, busy(B, THIRD), C) == {1: "AC"}
-    (placement,) = place([Demand(1, gpus=2, share=THIRD)], [A, B])
+    (placement,), _ = place([Demand(1, gpus=2, share=THIRD)], [A, B])
     assert placement.shares == {"A": THIRD, "B": THIRD}
 
 
@@ -95,6 +95,33 @@ def test_a_large_job_keeps_the_emptiest_cards() -> None:
     cards = [busy(A, THIRD), busy(B, THIRD, THIRD), C]
     jobs = [Demand("large", gpus=2), *(Demand(key, share=THIRD) for key in range(4))]
     assert where(jobs, *cards) == {0: "B"}
+
+
+def test_the_first_that_waits_lets_others_go_before_it_while_one_like_it_may_end() -> None:
+    half, quarters = Demand("half", share=HALF), [Demand(key, share=QUARTER) for key in range(9)]
+    cards = [busy(A, HALF, QUARTER), busy(B, QUARTER, QUARTER, QUARTER)]
+    placements, turn = place([half, *quarters], cards)
+    assert ([one.key for one in placements], turn) == ([0, 1], Turn("half", 2))
+    # As many have gone before it as run there: the emptiest card is kept.
+    placements, turn = place([half, *quarters], cards, turn=Turn("half", 5))
+    assert ([(one.key, set(one.shares)) for one in placements], turn) == ([(0, {"B"})], Turn("half", 6))
+    placements, turn = place([half, *quarters], [*cards, busy(C, HALF, QUARTER)], turn=Turn("half", 6))
+    assert ([one.key for one in placements], turn.overtaken) == ([0, 1, 2], 9)
+    assert place([half, *quarters], cards, turn=Turn("another", 5))[1] == Turn("half", 2)
+    assert place([half], [A], turn=Turn("half", 5))[1] == NOBODY
+
+
+def test_cards_are_kept_at_once_where_no_single_end_makes_room() -> None:
+    whole, quarter = Demand("whole"), Demand("quarter", share=QUARTER)
+    assert place([whole, quarter], [busy(A, QUARTER, QUARTER)])[0] == []
+    assert where([whole, quarter], busy(A, QUARTER, QUARTER), busy(B, WHOLE)) == {"quarter": "A"}
+    assert where([Demand("pair", gpus=2), quarter], busy(A, WHOLE), B) == {}
+
+
+def test_nothing_of_lower_priority_goes_before_the_first_that_waits() -> None:
+    half, low = Demand("half", share=HALF, priority=1), Demand("low", share=QUARTER)
+    assert place([half, low], [busy(A, HALF, QUARTER)])[0] == []
+    assert where([replace(half, priority=0), low], busy(A, HALF, QUARTER)) == {"low": "A"}
 
 
 def test_a_job_that_no_cards_here_can_serve_keeps_none() -> None:
@@ -131,11 +158,11 @@ def simulate(queue: list[Work], cards: list[Card]) -> tuple[dict[object, int], d
     ends: list[tuple[int, int]] = []
     started: dict[object, int] = {}
     ended: dict[object, int] = {}
-    now_s = 0
+    now_s, turn = 0, NOBODY
     while waiting or ends:
         while True:
             present = [replace(card, running=tuple(on[card.uuid].values())) for card in cards]
-            placements = place(list(waiting.values()), present)
+            placements, turn = place(list(waiting.values()), present, turn=turn)
             for placement in placements:
                 demand = waiting.pop(placement.key)  # type: ignore[call-overload]
                 for uuid, share in placement.shares.items():
@@ -187,6 +214,21 @@ def test_a_job_of_two_gpus_is_not_starved_by_a_stream_of_small_ones(
     # Of what stands behind it only that may start before it which found its cards before they were to be kept.
     running_at_first = [ended[key] for key in range(len(queue)) if started[key] == 0 and key != place_in_queue]
     assert started[place_in_queue] <= max(running_at_first, default=0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([5_000, 5_000, 11_000]), st.integers(1, 9)), min_size=20, max_size=60),
+    st.integers(1, 3),
+)
+def test_the_first_that_waits_has_its_place_when_about_three_times_as_long_as_a_job_takes_is_over(
+    jobs: list[tuple[int, int]], card_count: int
+) -> None:
+    queue = [Work(Demand(0, share=None, need=Estimate(mib)), length) for mib, length in jobs]
+    started, _ = simulate(queue, [Card(str(number), 24_000) for number in range(card_count)])
+    for number in range(len(queue)):
+        all_before_have_begun_s = max((started[key] for key in range(number)), default=0)
+        # As many as run go before it in the time in which these end, at most twice that; then a card is emptied.
+        assert started[number] <= all_before_have_begun_s + 3 * 9
 
 
 def test_where_more_waits_than_there_are_empty_cards_what_is_shared_is_filled_first() -> None:
