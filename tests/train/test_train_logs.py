@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from train import evaluate, trainer
@@ -18,6 +20,7 @@ from train.config import ImageConfig, LmConfig, TabularConfig
 from train.errors import TrainError
 from train.logs import Record, duration, number
 from train.signals import Stop
+from train.usage import MIB, Usage
 
 Make = Callable[..., LmConfig]
 
@@ -57,6 +60,28 @@ def test_tensorboard_shows_use_and_texts(tiny: Make) -> None:
     (text,) = events.Tensors("samples/text_summary")
     assert text.step == 20
     assert text.tensor_proto.string_val[0].decode().count("----\n") == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("device 0 is not visible"), pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)]
+)
+def test_a_gpu_whose_driver_tells_no_utilisation_ends_no_run(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(device: torch.device) -> int:
+        asked.append(device)
+        raise fault
+
+    monkeypatch.setattr(torch.cuda, "utilization", refuse)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: 3 * MIB)
+    usage = Usage(torch.device("cuda"))
+    for _ in range(2):
+        found = usage.now()
+        assert found["use/gpu_memory_mib"] == 3
+        assert "use/gpu_percent" not in found
+    assert len(asked) == 1
+    monkeypatch.setattr(torch.cuda, "utilization", lambda _device: 87)
+    assert Usage(torch.device("cuda")).now()["use/gpu_percent"] == 87
 
 
 def test_tensorboard_shows_images(tmp_path: Path) -> None:
