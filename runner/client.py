@@ -108,9 +108,13 @@ def reach(output: Path) -> Channel | None:
 
 
 def elsewhere(output: Path) -> lock.Holder | None:
-    """Who holds an output directory on another host, and has shown lately that it lives."""
+    """Who holds an output directory on another host, or in another container, and has shown lately that it lives."""
     holder = lock.holder(output)
-    return holder if holder is not None and _is_elsewhere(holder) and _is_fresh(output) else None
+    if holder is None or not _is_elsewhere(holder):
+        return None
+    if holder.boot == process.this_host().boot:  # the same machine, whose locks are always seen
+        return holder if lock.is_held(output) else None
+    return holder if _is_fresh(output) else None
 
 
 def command(output: Path, request: Message) -> Message | None:

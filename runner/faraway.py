@@ -38,13 +38,20 @@ def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) 
     entry = handover.entry(request, len(trials))
     inbox.drop(request.output, {"do": "submit", "plan": plan_id, "entry": entry, "size": request.journal_size})
     end = time.monotonic() + TAKEN_S
-    while time.monotonic() < end:
+    while True:
+        # Asked first: it may take the plan and leave at once.
+        is_there = client.elsewhere(request.output) is not None
         if any(told.get("plan") == plan_id for told in Journal(request.output).entries()):
             handover.copy_file(request)
             return f"Handed to the daemon on {holder.host}, which goes on. `run status` sums it up, `run wait` waits."
+        if not is_there or time.monotonic() >= end:
+            break
         time.sleep(POLL_S)
     plans.delete(request.output, plan_id)
-    raise RunnerError(f"{request.output}: the daemon on {holder.host} did not take the plan; see .runner/daemon.log.")
+    said = (
+        "did not take the plan; see .runner/daemon.log" if is_there else "shows no sign of life; `run` works here now"
+    )
+    raise RunnerError(f"{request.output}: the daemon on {holder.host} {said}.")
 
 
 def submit(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:

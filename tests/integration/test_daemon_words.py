@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runner import client, process
 from tests.conftest import RUN
 
 if TYPE_CHECKING:
@@ -358,6 +361,25 @@ def test_a_daemon_of_another_host_is_seen_and_gets_words_by_file(gated: Project)
     lock.write_text(json.dumps(holder))
     assert gated.run("wait").returncode in (1, 130)
     assert gated.stat("N_0") == {"a": "interrupted"}
+
+
+def test_a_dead_daemon_of_another_host_is_waited_for_until_it_is_silent_and_one_of_another_container_not(
+    project: Project,
+) -> None:
+    project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: 0\n")
+    assert project.run().returncode == 0
+    project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: [0, 1]\n")
+    lock = project.output / ".runner" / "lock"
+    host = process.this_host()
+    holder = {"pid": 1, "host": "gone", "boot": "another", "pid_namespace": "n", "uid": 0, "started": "", "socket": ""}
+    lock.write_text(json.dumps(holder))
+    just_before = time.time() - client.STALE_S + 1.0
+    os.utime(lock, (just_before, just_before))
+    said = project.run()
+    assert (said.returncode, "the daemon on gone shows no sign of life" in said.stderr) == (1, True), said
+    lock.write_text(json.dumps(holder | {"boot": host.boot}))  # the same machine: its lock shows that nobody is there
+    said = project.run()
+    assert (said.returncode, project.stat("N_1")) == (0, {"a": "finished"}), said
 
 
 def test_words_without_a_daemon_say_so(project: Project) -> None:
