@@ -26,8 +26,8 @@ LOOK_S = 15.0  # between two looks whether the daemon's job is in the queue
 LOOKS = 3  # so often it must be missing: one that ends has submitted the next by then
 
 
-def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:
-    """Leaves a plan for the daemon that works elsewhere; returns what to tell the user.
+def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str | None:
+    """Leaves a plan for the daemon that works elsewhere; returns what to tell the user, None where it is dead.
 
     Raises:
         RunnerError: it did not take it.
@@ -36,7 +36,8 @@ def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) 
     assert holder is not None
     plan_id = handover.write(request, trials, places)
     entry = handover.entry(request, len(trials))
-    inbox.drop(request.output, {"do": "submit", "plan": plan_id, "entry": entry, "size": request.journal_size})
+    word = {"do": "submit", "plan": plan_id, "entry": entry, "size": request.journal_size}
+    left = inbox.drop(request.output, word)
     end = time.monotonic() + TAKEN_S
     while True:
         # Asked first: it may take the plan and leave at once.
@@ -47,11 +48,11 @@ def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) 
         if not is_there or time.monotonic() >= end:
             break
         time.sleep(POLL_S)
+    left.unlink(missing_ok=True)
     plans.delete(request.output, plan_id)
-    said = (
-        "did not take the plan; see .runner/daemon.log" if is_there else "shows no sign of life; `run` works here now"
-    )
-    raise RunnerError(f"{request.output}: the daemon on {holder.host} {said}.")
+    if not is_there:
+        return None
+    raise RunnerError(f"{request.output}: the daemon on {holder.host} did not take the plan; see .runner/daemon.log.")
 
 
 def submit(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:

@@ -44,11 +44,11 @@ class Inbox:
             yield request
 
 
-def drop(output: Path, request: Message) -> None:
-    """Leaves a request for the daemon, wherever it runs."""
+def drop(output: Path, request: Message) -> Path:
+    """Leaves a request for the daemon, wherever it runs; returns its file, which is gone when it has been read."""
     folder = output / STATE_DIRECTORY / "inbox"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{time.time_ns():020d}.{secrets.token_hex(4)}"
     part = Path(folder, f"{name}.part")
     part.write_text(json.dumps(request), encoding="utf-8")
-    part.rename(part.with_suffix(".json"))
+    return part.rename(part.with_suffix(".json"))

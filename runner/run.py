@@ -79,10 +79,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(request: Request, trials: list[PlannedTrial], places: Places, console: Console) -> int:
-    is_elsewhere = client.elsewhere(request.output) is not None
-    if request.options.submit is not None or is_elsewhere:
-        hand_over = faraway.hand_over if is_elsewhere else faraway.submit
-        said = hand_over(request, trials, places)
+    said = None
+    if client.elsewhere(request.output) is not None:
+        said = faraway.hand_over(request, trials, places)
+    elif request.options.submit is not None:
+        said = faraway.submit(request, trials, places)
+    if said is not None:
         _greet(console, request, trials, places.origin)
         console.print(Text(said), soft_wrap=True)
         return EXIT_OK
