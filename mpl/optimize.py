@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from mpl import jsontext
 from mpl.curve import check_lrs
 from mpl.errors import MplError
 from mpl.fit import FitResult
-from mpl.smooth import Before, Smooth, smooth_lrs
+from mpl.smooth import Before, Smooth, smooth_plans
 from mpl.staircase import staircase_lrs
 from mpl.terms import compress
 from train.schedules import Array, schedule
@@ -110,7 +111,8 @@ def optimize_schedule(
             f"the fitted curves have peaks of {fit.peaks[0]:g} to {fit.peaks[1]:g}: far away the law is a guess"
         )
     count, lowest = steps - len(taken), least * peak
-    planned = _bounded(fit, taken, smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest), max_decay)
+    plans = smooth_plans(fit.law, fit.log_parameters, taken, count, peak, lowest)
+    planned = _safest(fit, taken, [_bounded(fit, taken, plan, max_decay) for plan in plans])
     if kind == "staircase":
         stairs = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
         stairs = _bounded(fit, taken, stairs, max_decay)
@@ -174,6 +176,19 @@ def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | No
             return begun(best)
         step = -(-(high - low) // (SHIFTS - 1))
         low, high = max(best - step, 0), min(best + step, len(planned) - 1)
+
+
+def _safest(fit: FitResult, taken: Array, plans: Sequence[Array]) -> Array:
+    """Return the plan whose bar ends lowest, or of a fit without bars the one with the lowest loss.
+
+    By its loss alone the law takes an early drop for as good as its formula says; what others say of it is in the bar.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    if fit.bars is None:
+        return min(plans, key=lambda plan: _last_loss(fit, taken, plan))
+    last = np.array([len(taken) + len(plans[0]) - 1])
+    return min(plans, key=lambda plan: float(fit.predict(np.concatenate((taken, plan)), last).upper[0]))
 
 
 def _taken(steps: int, peak: float, warmup: int, prefix: Array | None, convention: str) -> Array:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpl import FitResult, MplError, optimize_schedule
+from mpl import Curve, FitResult, MplError, fit, optimize_schedule
 from mpl.laws import law_of, to_logs
 from mpl.optimize import KINDS
 from mpl.smooth import Before, Smooth
@@ -115,6 +115,32 @@ def test_drops_that_earn_much_are_weighed_with_what_they_earn_earlier() -> None:
     for lrs in (longer, found.lrs[300:] * 0.97):
         changed = np.concatenate((found.lrs[:300], np.maximum(lrs, 0.01 * PEAK)))
         assert fit.predict(changed, np.array([5999])).loss[0] > found.loss
+
+
+def test_an_early_drop_that_only_the_formula_promises_is_not_planned() -> None:
+    # The noise of these losses answers so slowly that mpl_risk, fitted to them, takes a drop right after the warm-up to
+    # 40% of the peak for the best; by the law that made them, such a schedule ends above all usual ones.
+    true = FitResult.given("mpl", (2.0, 1.01, 0.5, 30.0, 0.142, 0.6, 0.6))
+
+    def last(lrs: Array) -> float:
+        return float(true.predict(lrs, np.array([len(lrs) - 1])).loss[0])
+
+    curves = []
+    for name in ("cosine", "constant", "wsdcon_9"):
+        lrs, at = schedule(name, 4000, 1e-2, 100), np.arange(119, 4000, 20)
+        curves.append(Curve.of(name, at, true.predict(lrs, at).loss, lrs))
+    found = optimize_schedule(fit(curves), 4000, 1e-2, 100)
+    usual = [last(schedule(name, 4000, 1e-2, 100, found.floor)) for name in found.usual]
+    assert last(found.lrs) < min(usual)
+    assert found.lower < last(found.lrs) < found.upper
+
+
+def test_the_unit_of_the_loss_does_not_matter() -> None:
+    plans = []
+    for unit in (1.0, 0.005):
+        law = given_fit("mpl_risk", L0=2.5 * unit, A=0.5 * unit, alpha=0.45, B=300.0, C=1.5)
+        plans.append(optimize_schedule(law, 6000, PEAK, 300, 0.01).lrs)
+    np.testing.assert_allclose(plans[1], plans[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("law", ["mpl", "mpl_risk"])
