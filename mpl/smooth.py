@@ -17,6 +17,7 @@ P B int r' G d eta to it in the second: r and G are taken along by a few substit
 Where u would exceed U, the LR has to drop at once, and by how much is found by a golden-section search. There mpl_risk
 may have no optimum but to drop as early as it can, where r is largest: then each substitution leads further away. So
 the plans after none, one and so on, and the one with the drop at once, are candidates among which the caller chooses.
+So are two ways to cut a decay that takes a few steps only into these.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from train.schedules import Array
 NODES = 128
 """LRs at which u is computed."""
 RISK_SWEEPS = 3
+SHORT_DECAY = 10
+"""Steps of a decay from which on it hardly matters which part of a step stands for it."""
 ACCURACY_STEPS = 1e-3
 """How nearly a plan takes the steps that there are."""
 
@@ -149,10 +152,10 @@ class Smooth:
         total = root(excess, 1e-3 * start * self.count, start * self.count, 1 / start)
         return self.plan(start, total), total
 
-    def lrs(self, plan: Plan, start: float) -> Array:
-        """Return the LR of each step, that in its middle."""
+    def lrs(self, plan: Plan, start: float, place: float = 0.5) -> Array:
+        """Return the LR of each step, that in its middle, or at another `place`: 0 is its end."""
         # np.interp keeps the ends: the start before, the lowest LR after.
-        lrs = np.interp(np.arange(0.5, self.count), plan.steps, plan.lr)[::-1]
+        lrs = np.interp(np.arange(self.count) + place, plan.steps, plan.lr)[::-1]
         lowest = plan.lr[np.searchsorted(plan.area, 0.0, side="right") - 1] if plan.area[0] == 0 else plan.lr[0]
         return np.minimum.accumulate(np.clip(lrs, max(lowest, self.floor), start))
 
@@ -191,11 +194,13 @@ def root(function: Callable[[float], float], low: float, high: float, slope: flo
 def smooth_plans(law: Law, parameters: Array, prefix: Array, count: int, peak: float, floor: float) -> list[Array]:
     """Return the LRs of `count` steps after `prefix`, at most `peak` and at least `floor`: [count].
 
-    That is one plan, or the candidates where the LR has to drop at once.
+    That is one plan, or the candidates where the LR has to drop at once, or in a few steps at the end.
     """
     task = Smooth(law, parameters, Before.of(prefix), floor, count)
     plan, total = task.solve(peak)
     plans = [task.lrs(plan, peak)]
+    if plan.steps[-1] < SHORT_DECAY and floor < peak:
+        plans.append(task.lrs(plan, peak, place=0.0))
     if plan.area[-1] >= total * (1 - 1e-9) and floor < peak:
         start = _best_start(task, peak, floor)
         plans.append(task.lrs(task.solve(start)[0], start))
