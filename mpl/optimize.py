@@ -104,7 +104,8 @@ def optimize_schedule(
             f"the fitted curves have peaks of {fit.peaks[0]:g} to {fit.peaks[1]:g}: far away the law is a guess"
         )
     count, lowest = steps - len(taken), least * peak
-    planned, told = _smooth(fit, taken, count, peak, least, max_decay)
+    planned, told = _smooth(fit, taken, count, peak, least)
+    planned = _bounded(fit, taken, planned, max_decay)
     if kind == "staircase":
         stairs = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
         stairs = _bounded(fit, taken, stairs, max_decay)
@@ -150,7 +151,8 @@ def limit_decay(lrs: Array, start: float, most: float) -> Array:
 def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | None) -> Array:
     """Return the plan within the bound: begun as many steps earlier as the law says is best, its last LR at the end.
 
-    A decay that is slower than planned has to begin earlier. How much is looked for from coarse to fine.
+    A plan that keeps the bound stays as it is. A decay that is slower than planned has to begin earlier. How much is
+    looked for from coarse to fine.
     """
     if max_decay is None:
         return np.minimum.accumulate(planned)
@@ -159,6 +161,8 @@ def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | No
         shifted = np.concatenate((planned[earlier:], np.full(earlier, planned[-1])))
         return np.minimum.accumulate(limit_decay(shifted, float(taken[-1]), max_decay))
 
+    if (limit_decay(planned, float(taken[-1]), max_decay) <= planned * (1 + 1e-9)).all():
+        return np.minimum.accumulate(planned)
     low, high = 0, len(planned) - 1
     losses: dict[int, float] = {}
     while True:
@@ -171,19 +175,17 @@ def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | No
         low, high = max(best - step, 0), min(best + step, len(planned) - 1)
 
 
-def _smooth(
-    fit: FitResult, taken: Array, count: int, peak: float, least: float, max_decay: float | None
-) -> tuple[Array, list[str]]:
+def _smooth(fit: FitResult, taken: Array, count: int, peak: float, least: float) -> tuple[Array, list[str]]:
     """Return the smooth optimum with what is to be told of it.
 
     Where the closed form leaves several candidates, these and the usual schedules compete.
     """
     plans = [("", plan) for plan in smooth_plans(fit.law, fit.log_parameters, taken, count, peak, least * peak)]
-    if len(plans) > 1:
-        plans += _usual_plans(count, peak, least).items()
-    bounded = [(name, _bounded(fit, taken, plan, max_decay)) for name, plan in plans]
-    name, planned = bounded[0] if len(plans) == 1 else min(bounded, key=lambda plan: _worst(fit, taken, plan[1]))
-    return planned, [f"no plan was found that is surely better than {name}: this is {name}"] if name else []
+    if len(plans) == 1:
+        return plans[0][1], []
+    plans += _usual_plans(count, peak, least).items()
+    name, planned = min(plans, key=lambda plan: _worst(fit, taken, plan[1]))
+    return planned, [f"no plan was found that is surely better than {name}: that is taken"] if name else []
 
 
 def _usual_plans(count: int, peak: float, least: float) -> dict[str, Array]:

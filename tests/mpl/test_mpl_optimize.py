@@ -146,6 +146,9 @@ def test_an_early_drop_that_only_the_formula_promises_is_not_planned(
     assert found.loss <= min(found.usual.values())
     assert found.lower < last(found.lrs) < found.upper
     assert found.lrs[steps // 40] > 0.9 * peak
+    # Nor is it planned for a bound on the decay that is kept anyway.
+    bounded = optimize_schedule(fitted, steps, peak, steps // 40, max_decay=0.5)
+    np.testing.assert_array_equal(bounded.lrs, found.lrs)
 
 
 @pytest.mark.parametrize("c", [1e4, 1e6, 1e12])
