@@ -28,7 +28,7 @@ from mpl.fit import make_problem
 from mpl.optimize import KINDS
 from mpl.prior import shape_prior
 from mpl.problem import random_starts, settle
-from mpl.smooth import Before, Smooth, smooth_lrs
+from mpl.smooth import Before, Smooth, smooth_plans
 from mpl.staircase import staircase_lrs
 from tests.mpl.curves import FITTED, PARAMETERS, UNSEEN, published
 from train.schedules import schedule
@@ -104,10 +104,10 @@ def speed(size: int, curves: list[Curve], given: FitResult) -> dict[str, str]:
     times = {
         "bare fit": cpu(lambda: fit(curves, "mpl", None, delta=1e-3, error_bars=False)),
         "default fit": cpu(lambda: fit(curves)),
-        "smooth": cpu(lambda: smooth_lrs(law, logs, taken, count, PEAK, 0.0), 20),
+        "smooth": cpu(lambda: smooth_plans(law, logs, taken, count, PEAK, 0.0), 20),
         "smooth with its expected loss": cpu(lambda: optimize_schedule(given, STEPS, PEAK, WARMUP, 0.0), 20),
         "staircase": cpu(lambda: staircase_lrs(stairs, PEAK), 10),
-        "smooth, a million steps": cpu(lambda: smooth_lrs(law, logs, taken, million, PEAK, 0.0)),
+        "smooth, a million steps": cpu(lambda: smooth_plans(law, logs, taken, million, PEAK, 0.0)),
         "predict a million steps": cpu(lambda: given.predict(long), 2),
     }
     found = {}

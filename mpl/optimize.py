@@ -13,8 +13,8 @@ import numpy as np
 from mpl import jsontext
 from mpl.curve import check_lrs
 from mpl.errors import MplError
-from mpl.fit import FitResult
-from mpl.smooth import Before, Smooth, smooth_lrs
+from mpl.fit import FitResult, Prediction
+from mpl.smooth import Before, Smooth, smooth_plans
 from mpl.staircase import staircase_lrs
 from mpl.terms import compress
 from train.schedules import Array, schedule
@@ -49,14 +49,8 @@ class Optimised:
     @cached_property
     def usual(self) -> dict[str, float]:
         """The expected final loss of cosine and WSD schedules with the same steps, peak, beginning and floor."""
-        found = {}
-        for name in ("cosine", "wsd", "wsdld", "wsd_sqrt"):
-            # A geometric decay needs a floor above 0.
-            least = max(self.floor, 1e-3) if name == "wsd" else self.floor
-            rest = schedule(name, len(self.lrs) - self.taken, self.peak, floor=least)
-            lrs = np.concatenate((self.lrs[: self.taken], rest))
-            found[name] = float(self.fit.predict(lrs, np.array([len(lrs) - 1])).loss[0])
-        return found
+        plans = _usual_plans(len(self.lrs) - self.taken, self.peak, self.floor)
+        return {name: float(_last(self.fit, self.lrs[: self.taken], plan).loss[0]) for name, plan in plans.items()}
 
     def as_dict(self) -> dict[str, Any]:
         gains = {name: loss - self.loss for name, loss in self.usual.items()}
@@ -110,15 +104,17 @@ def optimize_schedule(
             f"the fitted curves have peaks of {fit.peaks[0]:g} to {fit.peaks[1]:g}: far away the law is a guess"
         )
     count, lowest = steps - len(taken), least * peak
-    planned = _bounded(fit, taken, smooth_lrs(fit.law, fit.log_parameters, taken, count, peak, lowest), max_decay)
+    planned, told = _smooth(fit, taken, count, peak, least)
+    planned = _bounded(fit, taken, planned, max_decay)
     if kind == "staircase":
         stairs = staircase_lrs(Smooth(fit.law, fit.log_parameters, Before.of(taken, plain=0), lowest, count), peak)
         stairs = _bounded(fit, taken, stairs, max_decay)
         if _last_loss(fit, taken, stairs) <= _last_loss(fit, taken, planned):
-            planned = stairs
+            planned, told = stairs, []
             notes.append("a staircase uses the law's formula far from the schedules that it was fitted on")
         else:
             notes.append("no staircase was found that is lower than the smooth optimum: this is the smooth one")
+    notes += told
     lrs = np.concatenate((taken, planned))
     if prefix is not None and lrs[len(taken)] > taken[-1]:
         notes.append(f"the LR rises from {taken[-1]:g}, the last one of the prefix, to {lrs[len(taken)]:g}")
@@ -155,7 +151,8 @@ def limit_decay(lrs: Array, start: float, most: float) -> Array:
 def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | None) -> Array:
     """Return the plan within the bound: begun as many steps earlier as the law says is best, its last LR at the end.
 
-    A decay that is slower than planned has to begin earlier. How much is looked for from coarse to fine.
+    A plan that keeps the bound stays as it is. A decay that is slower than planned has to begin earlier. How much is
+    looked for from coarse to fine.
     """
     if max_decay is None:
         return planned
@@ -164,6 +161,8 @@ def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | No
         shifted = np.concatenate((planned[earlier:], np.full(earlier, planned[-1])))
         return np.minimum.accumulate(limit_decay(shifted, float(taken[-1]), max_decay))
 
+    if (limit_decay(planned, float(taken[-1]), max_decay) <= planned * (1 + 1e-9)).all():
+        return np.minimum.accumulate(planned)
     low, high = 0, len(planned) - 1
     losses: dict[int, float] = {}
     while True:
@@ -174,6 +173,39 @@ def _bounded(fit: FitResult, taken: Array, planned: Array, max_decay: float | No
             return begun(best)
         step = -(-(high - low) // (SHIFTS - 1))
         low, high = max(best - step, 0), min(best + step, len(planned) - 1)
+
+
+def _smooth(fit: FitResult, taken: Array, count: int, peak: float, least: float) -> tuple[Array, list[str]]:
+    """Return the smooth optimum with what is to be told of it.
+
+    Where the closed form leaves several candidates, these and the usual schedules compete.
+    """
+    plans = [("", plan) for plan in smooth_plans(fit.law, fit.log_parameters, taken, count, peak, least * peak)]
+    if len(plans) == 1:
+        return plans[0][1], []
+    plans += _usual_plans(count, peak, least).items()
+    name, planned = min(plans, key=lambda plan: _worst(fit, taken, plan[1]))
+    return planned, [f"no plan was found that is surely better than {name}: that is taken"] if name else []
+
+
+def _usual_plans(count: int, peak: float, least: float) -> dict[str, Array]:
+    # A geometric decay needs a floor above 0.
+    floors = {"cosine": least, "wsd": max(least, 1e-3), "wsdld": least, "wsd_sqrt": least}
+    return {name: schedule(name, count, peak, floor=floor) for name, floor in floors.items()}
+
+
+def _worst(fit: FitResult, taken: Array, planned: Array) -> float:
+    """Return the final loss at the end of its bar, or, of a fit without bars, as expected.
+
+    By its loss alone the law takes an early drop for as good as its formula says; what others say of it is in the bar.
+    """
+    expected = _last(fit, taken, planned)
+    return float((expected.loss if fit.bars is None else expected.upper)[0])
+
+
+def _last(fit: FitResult, taken: Array, planned: Array) -> Prediction:
+    lrs = np.concatenate((taken, planned))
+    return fit.predict(lrs, np.array([len(lrs) - 1]))
 
 
 def _taken(steps: int, peak: float, warmup: int, prefix: Array | None, convention: str) -> Array:

@@ -12,8 +12,12 @@ No derivative of u occurs, so that the Euler-Lagrange equation is algebraic: B d
 
 and the condition for U gives mu = P (B E'(U) - M'(S0 + U)). What is left is one root: the U that takes N steps. For
 the law mpl_risk r = M(S0 + U - u) depends on u and U, which adds B r' G eta^2 to mu in the first condition and
-P B int r' G d eta to it in the second: r and G are taken along by a few substitutions. Where u would exceed U, the LR
-has to drop at once, and by how much is found by a golden-section search.
+P B int r' G d eta to it in the second: r and G are taken along by a few substitutions, from r = M(S0 + U) on.
+
+Where u would exceed U, the LR has to drop at once, and by how much is found by a golden-section search. There mpl_risk
+may have no optimum but to drop as early as it can, where r is largest: then each substitution leads further away. So
+the plans after none, one and so on, and the one with the drop at once, are candidates among which the caller chooses.
+So are two ways to cut a decay that takes a few steps only into these.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from train.schedules import Array
 NODES = 128
 """LRs at which u is computed."""
 RISK_SWEEPS = 3
+SHORT_DECAY = 10
+"""Steps of a decay from which on it hardly matters which part of a step stands for it."""
 ACCURACY_STEPS = 1e-3
 """How nearly a plan takes the steps that there are."""
 
@@ -79,9 +85,11 @@ class Grid:
 class Smooth:
     """The equations above for one law, history, range of LRs and number of steps."""
 
-    def __init__(self, law: Law, parameters: Array, before: Before, floor: float, count: int) -> None:
+    def __init__(
+        self, law: Law, parameters: Array, before: Before, floor: float, count: int, sweeps: int = RISK_SWEEPS
+    ) -> None:
         self.law, self.parameters, self.before, self.count = law, parameters, before, count
-        self.floor = floor
+        self.floor, self.sweeps = floor, sweeps
         values = dict(zip(law.parameters, np.exp(parameters), strict=True))
         self.level, self.scale, self.power = values["L0"], values["A"], values["alpha"]
         self.b, self.c, self.beta = values["B"], values["C"], values["beta"]
@@ -110,9 +118,10 @@ class Smooth:
         """Return u(eta) for the area `total`, from the LR `start` on."""
         grid = self._grid(start)
         force = self.b * self.earnings(start, total)[1] - float(self.main_slope(self.before.area + total))
-        area = grid.closed_form(max(start * force, 1e-300))
+        weight = float(self.main(self.before.area + total)) if self.law.risk else 1.0
+        area = grid.closed_form(max(start * force, 1e-300) / weight)
         if self.law.risk:
-            for _ in range(RISK_SWEEPS):
+            for _ in range(self.sweeps):
                 spent = self.before.area + total - np.minimum(area, total)
                 with np.errstate(divide="ignore"):
                     response = self.law.response(
@@ -144,6 +153,13 @@ class Smooth:
 
         total = root(excess, 1e-3 * start * self.count, start * self.count, 1 / start)
         return plans[total], total
+
+    def lrs(self, plan: Plan, start: float, place: float = 0.5) -> Array:
+        """Return the LR of each step, that in its middle, or at another `place`: 0 is its end."""
+        # np.interp keeps the ends: the start before, the lowest LR after.
+        lrs = np.interp(np.arange(self.count) + place, plan.steps, plan.lr)[::-1]
+        lowest = plan.lr[np.searchsorted(plan.area, 0.0, side="right") - 1] if plan.area[0] == 0 else plan.lr[0]
+        return np.minimum.accumulate(np.clip(lrs, max(lowest, self.floor), start))
 
     def loss(self, plan: Plan, total: float, start: float) -> float:
         """Return the final loss of a plan, with the integral over eta as a sum: to compare plans by."""
@@ -177,18 +193,23 @@ def root(function: Callable[[float], float], low: float, high: float, slope: flo
     return at
 
 
-def smooth_lrs(law: Law, parameters: Array, prefix: Array, count: int, peak: float, floor: float) -> Array:
-    """Return the LRs of `count` steps after `prefix`, at most `peak` and at least `floor`: [count]."""
+def smooth_plans(law: Law, parameters: Array, prefix: Array, count: int, peak: float, floor: float) -> list[Array]:
+    """Return the LRs of `count` steps after `prefix`, at most `peak` and at least `floor`: [count].
+
+    That is one plan, or the candidates where the LR has to drop at once, or in a few steps at the end.
+    """
     task = Smooth(law, parameters, Before.of(prefix), floor, count)
-    start = peak
-    plan, total = task.solve(start)
+    plan, total = task.solve(peak)
+    plans = [task.lrs(plan, peak)]
+    if plan.steps[-1] < SHORT_DECAY and floor < peak:
+        plans.append(task.lrs(plan, peak, place=0.0))
     if plan.area[-1] >= total * (1 - 1e-9) and floor < peak:
         start = _best_start(task, peak, floor)
-        plan, total = task.solve(start)
-    # The LR of a step is that in its middle; np.interp keeps the ends: the start before, the lowest LR after.
-    lrs = np.interp(np.arange(0.5, count), plan.steps, plan.lr)[::-1]
-    lowest = plan.lr[np.searchsorted(plan.area, 0.0, side="right") - 1] if plan.area[0] == 0 else plan.lr[0]
-    return np.minimum.accumulate(np.clip(lrs, max(lowest, floor), start))
+        plans.append(task.lrs(task.solve(start)[0], start))
+        for sweeps in range(RISK_SWEEPS if law.risk else 0):
+            fewer = Smooth(law, parameters, task.before, floor, count, sweeps)
+            plans.append(fewer.lrs(fewer.solve(peak)[0], peak))
+    return plans
 
 
 def _best_start(task: Smooth, peak: float, floor: float) -> float:

@@ -20,6 +20,9 @@ def main() -> NoReturn:
         code = train(config, stop)
     except TrainError as error:
         fail("train", error)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        fail("train", f"{what}{error.strerror or error}; when that is mended, the same command goes on in {config.out}")
     leave(code)
 
 

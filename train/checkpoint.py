@@ -39,7 +39,13 @@ def save_best(directory: Path, state: dict[str, Any]) -> None:
 def _write(path: Path, state: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:
+            # Of a full disk torch tells no more than that its own count of bytes is wrong.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def saved(directory: Path) -> list[Path]:

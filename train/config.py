@@ -168,6 +168,8 @@ class Config(BaseModel):
         for name in ("schedule", "lr", "warmup") if self.lr1 is not None else ():
             unused = getattr(self, name) == type(self).model_fields[name].default
             _require(unused, "lr1", self.lr1, f"either it or {name}")
+        twice = sorted({name for name in self.averages if self.averages.count(name) > 1})
+        _require(not twice, "averages", self.averages, f"{', '.join(twice)} once")
         _require(not self.averages_only or self.averages != [], "averages_only", True, "averages beside it")
         _require(not self.nesterov or self.momentum > 0, "nesterov", True, "a momentum above 0")
         for name in ("steps", "log_every"):

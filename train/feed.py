@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from train.errors import TrainError
 from train.task import Batch, Examples
 
 PREFETCHED = 4
@@ -63,6 +64,11 @@ class Parts(Dataset[Batch]):
     """
 
     def __init__(self, examples: Examples, order: Order, accumulate: int, rank: int = 0, size: int = 1) -> None:
+        if order.batch % (size * accumulate):
+            raise TrainError(
+                f"batch is {order.batch}: {size} processes with accumulate {accumulate} share it, so that it must be a "
+                f"multiple of {size * accumulate}"
+            )
         self.examples, self.order, self.accumulate = examples, order, accumulate
         self.first_part, self.parts = rank * accumulate, size * accumulate
 

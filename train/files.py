@@ -16,11 +16,16 @@ import yaml
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file beside `path` and, when all of it is on the disk, put it in its place."""
     beside = path.with_name(f"{path.name}.tmp")
-    with beside.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        # On a full disk it would keep the room that there is.
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def write_yaml(path: Path, value: dict[str, Any], comment: str) -> None:

@@ -48,6 +48,8 @@ class Run:
         config = resolved(config, task)
         self.task, self.world = task, world
         device = world.device
+        order = Order(len(task.training), config.batch, int(config.order_seed or 0), task.replacement)
+        self.parts = Parts(task.training, order, config.accumulate, world.rank, world.size)
 
         torch.manual_seed(config.seed)
         self.model = task.build().to(device)
@@ -73,8 +75,6 @@ class Run:
             self.objective = DistributedDataParallel(self.objective)
         self.arithmetic = arithmetic_of(config, device)
 
-        order = Order(len(task.training), config.batch, int(config.order_seed or 0), task.replacement)
-        self.parts = Parts(task.training, order, config.accumulate, world.rank, world.size)
         if config.begin >= int(config.steps):
             raise TrainError(f"steps is {config.steps}: init_from is the state of step {config.begin}; no step is left")
         self.lrs: Array = config.lrs(config.begin)

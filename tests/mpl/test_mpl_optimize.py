@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpl import FitResult, MplError, optimize_schedule
+from mpl import Curve, FitResult, MplError, fit, optimize_schedule
 from mpl.laws import law_of, to_logs
 from mpl.optimize import KINDS
 from mpl.smooth import Before, Smooth
@@ -115,6 +116,55 @@ def test_drops_that_earn_much_are_weighed_with_what_they_earn_earlier() -> None:
     for lrs in (longer, found.lrs[300:] * 0.97):
         changed = np.concatenate((found.lrs[:300], np.maximum(lrs, 0.01 * PEAK)))
         assert fit.predict(changed, np.array([5999])).loss[0] > found.loss
+
+
+def two_laws(true: FitResult, steps: int, peak: float) -> tuple[FitResult, Callable[[Array], float]]:
+    """Return mpl_risk fitted to curves that another law made, and the last loss that this one gives a schedule."""
+    curves = []
+    for name in ("cosine", "constant", "wsdcon_9"):
+        lrs, at = schedule(name, steps, peak, steps // 40), np.arange(steps // 30, steps, 20)
+        curves.append(Curve.of(name, at, true.predict(lrs, at).loss, lrs))
+    return fit(curves), lambda lrs: float(true.predict(lrs, np.array([len(lrs) - 1])).loss[0])
+
+
+@pytest.mark.parametrize(
+    ("steps", "peak", "parameters"),
+    [
+        # The noise answers slowly: mpl_risk promises most of a drop to 40% of the peak right after the warm-up.
+        (4000, 1e-2, (2.0, 1.01, 0.5, 30.0, 0.142, 0.6, 0.6)),
+        # The loss is all noise: any LR that is low from the beginning on looks best.
+        (1500, 0.3, (2.7, 3e4, 5.0, 1.7, 3.3, 0.6, 0.5)),
+    ],
+)
+def test_an_early_drop_that_only_the_formula_promises_is_not_planned(
+    steps: int, peak: float, parameters: tuple[float, ...]
+) -> None:
+    fitted, last = two_laws(FitResult.given("mpl", parameters), steps, peak)
+    found = optimize_schedule(fitted, steps, peak, steps // 40)
+    usual = [last(schedule(name, steps, peak, steps // 40, found.floor)) for name in found.usual]
+    assert last(found.lrs) <= min(usual) * (1 + 1e-9)
+    assert found.loss <= min(found.usual.values())
+    assert found.lower < last(found.lrs) < found.upper
+    assert found.lrs[steps // 40] > 0.9 * peak
+    # Nor is it planned for a bound on the decay that is kept anyway.
+    bounded = optimize_schedule(fitted, steps, peak, steps // 40, max_decay=0.5)
+    np.testing.assert_array_equal(bounded.lrs, found.lrs)
+
+
+@pytest.mark.parametrize("c", [1e4, 1e6, 1e12])
+@pytest.mark.parametrize("law", ["mpl", "mpl_risk"])
+def test_a_decay_of_a_few_steps_is_not_lost_between_them(law: str, c: float) -> None:
+    found = optimize_schedule(given_fit(law, C=c), 1500, PEAK, 50, 0.1)
+    assert found.lrs[-1] == pytest.approx(0.1 * PEAK)
+    assert found.loss <= min(found.usual.values())
+
+
+def test_the_unit_of_the_loss_does_not_matter() -> None:
+    plans = []
+    for unit in (1.0, 0.005):
+        law = given_fit("mpl_risk", L0=2.5 * unit, A=0.5 * unit, alpha=0.45, B=300.0, C=1.5)
+        plans.append(optimize_schedule(law, 6000, PEAK, 300, 0.01).lrs)
+    np.testing.assert_allclose(plans[1], plans[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("law", ["mpl", "mpl_risk"])

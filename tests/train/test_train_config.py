@@ -106,6 +106,7 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path, capsy
         ("--out o --compile maybe", "compile is 'maybe': input should be a valid boolean"),
         ("--out o --optimizer adamm", "optimizer is 'adamm': input should be 'adamw', 'adam'"),
         ("--out o --averages [ema_2]", "averages.0 is 'ema_2': ema_<decay between 0 and 1> or poly_<power"),
+        ("--out o --averages [poly_3,poly_3]", "averages is ['poly_3', 'poly_3']: needed is poly_3 once"),
         ("--out o --eval_splits val", "eval_splits is 'val': input should be a valid dictionary"),
         ("--out o --eval_splits {'a,b':val}", "eval_splits is 'a,b': needed is a name without commas"),
         ("--out o --steps 0", "steps is 0: needed is at least 1"),

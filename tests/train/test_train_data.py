@@ -215,6 +215,14 @@ def test_processes_and_parts_share_a_batch(workers: int) -> None:
     assert torch.equal(torch.get_rng_state(), state), "the model's random numbers do not depend on the data"
 
 
+@pytest.mark.parametrize(("batch", "accumulate", "size"), [(7, 1, 2), (1, 1, 2), (8, 4, 4)])
+def test_a_batch_that_the_processes_cannot_share_is_refused(batch: int, accumulate: int, size: int) -> None:
+    task = TabularTask(TabularConfig(out=Path("o")))
+    order = Order(len(task.training), batch, seed=0, replacement=False)
+    with pytest.raises(TrainError, match=f"batch is {batch}: {size} processes .* multiple of {accumulate * size}"):
+        Parts(task.training, order, accumulate, 0, size)
+
+
 def write_svmlight(path: Path, n: int = 50) -> None:
     rows = (f"{-1 if i % 2 else 1} 1:{i} {2 + i % 3}:{0.5 * i}\n" for i in range(n))
     with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:

@@ -164,3 +164,21 @@ def test_divergence_and_bad_data_as_exit_codes(tiny: Make, flags_of: FlagsOf) ->
     assert (process.returncode, output) == (2, "")
     assert errors == "train: error: no data at absent: allowed are 'stdlib', a text file or a directory of them\n"
     assert not config.out.exists()
+
+
+def test_where_no_more_can_be_written_a_line_says_so_and_the_run_goes_on_later(
+    tiny: Make, flags_of: FlagsOf, same_run: Same
+) -> None:
+    config = tiny("full", checkpoint_every=70)
+    # A limit of the size of files stands for a full disk: rows fit, a checkpoint does not.
+    limited = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, -1)); "
+    words = ["-c", f"{limited}runpy.run_module('train', run_name='__main__')", *flags_of(config)]
+    ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("train: error: File too large; when that is mended, the same command goes on in")
+    assert ended.stderr.count("\n") == 1
+    assert not list(config.out.rglob("*.pt*")), "what is cut off takes no room"
+    assert trainer.train(config, Stop()) == 0
+    whole = tiny("whole", checkpoint_every=70)
+    assert trainer.train(whole, Stop()) == 0
+    same_run(config, whole)
