@@ -71,7 +71,9 @@ def draw_curves(
     settings.check_columns(curves, names)
     groups = settings.groups(curves[curves[metric].notna()], names)
     if len(groups) > _LINES_MAX:
-        raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+        raise InputError(
+            f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); name fewer parameters in `by`."
+        )
     ax = _axes(ax)
     counts: list[int] = []
     for place, (key, group) in enumerate(groups):
@@ -174,7 +176,9 @@ def draw_sweep(
         raise InputError(f"{x}: is no numeric parameter; choose another one for the axis.")
     groups = settings.groups(table, names)
     if len(groups) > _LINES_MAX:
-        raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+        raise InputError(
+            f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); name fewer parameters in `by`."
+        )
     ax = _axes(ax)
     counts: list[int] = []
     for place, (key, group) in enumerate(groups):

@@ -251,7 +251,10 @@ def test_without_axes_there_are_new_ones(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (lambda ax: drawing.draw_curves(curves(), "los", ax=ax), "los: no such column. Did you mean 'loss'?"),
         (lambda ax: drawing.draw_sweep(table(), "loss", "widht", ax=ax), "Did you mean 'width'?"),
-        (lambda ax: drawing.draw_curves(many(), ax=ax), "30 settings are too many lines"),
+        (
+            lambda ax: drawing.draw_curves(many(), ax=ax),
+            "30 settings are too many lines (at most 28); name fewer parameters in `by`.",
+        ),
         (lambda ax: drawing.draw_sweep(table().astype({"lr": str}), "loss", ax=ax), "lr: is no numeric parameter"),
         (lambda ax: drawing.draw_curves(curves(), band="sem", ax=ax), "'sem': no such band. Allowed: 'range', 't'."),  # type: ignore[arg-type]
         (lambda ax: drawing.draw_heatmap(table(), "loss", "lr", "widht", ax=ax), "Did you mean 'width'?"),
