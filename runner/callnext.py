@@ -5,6 +5,7 @@ The function gets the trials of all rounds, a list of mappings, and returns the 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import runpy
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Prints what the function returns, as YAML."""
-    function = _find(arguments[0])
-    grid = function([json.loads(line) for line in sys.stdin])
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the grid's alone
+        function = _find(arguments[0])
+        grid = function([json.loads(line) for line in sys.stdin])
     if grid:
         print(yamlfile.dump(grid), end="")
     return 0

@@ -52,12 +52,13 @@ def git(directory: Path, *arguments: str) -> str:
     """What a git command prints.
 
     Raises:
-        SystemFaultError: it refused; its last line says why.
+        SystemFaultError: it refused; its first fatal line says why, or else its last one.
     """
     done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, check=False)
     if done.returncode:
         lines = os.fsdecode(done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise SystemFaultError(f"git {arguments[0]}: {lines[-1]}")
+        why = next((line for line in lines if line.startswith("fatal: ")), lines[-1])
+        raise SystemFaultError(f"git {arguments[0]}: {why.removeprefix('fatal: ')}")
     return os.fsdecode(done.stdout)
 
 

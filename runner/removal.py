@@ -9,10 +9,11 @@ import tarfile
 import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runner import planning, process, records, recovery
 from runner.errors import InputError, SystemFaultError, did_you_mean
+from runner.examine.readers import shared_trials
 from runner.executors.local import process_of
 from runner.lock import sole_user
 from runner.model import JobState
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 
 _SHOWN = 10
 EXIT_OK, EXIT_DECLINED = 0, 1
+
+
+class Stored(NamedTuple):
+    """A trial as it lies in an output directory: its own directory or that of its records, and how it is shown."""
+
+    name: str
+    directory: Path
+    shown: str
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,13 +47,13 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_OK
     with sole_user(output):
         chosen = choose(output, options)
-        for directory in chosen:
-            _refuse_running(directory)
+        for trial in chosen:
+            _refuse_running(trial.directory)
         if not (options.yes or _says_yes(options.subcommand, chosen)):
             print("Nothing was done.")
             return EXIT_DECLINED
-        for directory in chosen:
-            _remove(directory, output, is_kept=options.subcommand == "archive")
+        for trial in chosen:
+            _remove(trial, output, is_kept=options.subcommand == "archive")
     print(f"{len(chosen):,} {'trial' if len(chosen) == 1 else 'trials'} {_PAST[options.subcommand]}.")
     return EXIT_OK
 
@@ -52,36 +61,45 @@ def run(options: argparse.Namespace) -> int:
 _PAST = {"rm": "deleted", "archive": f"packed into {STATE_DIRECTORY}/archive"}
 
 
-def choose(output: Path, options: argparse.Namespace) -> list[Path]:
-    """The directories of the trials that fit all that was said, by name.
+def choose(output: Path, options: argparse.Namespace) -> list[Stored]:
+    """The trials that fit all that was said, by name.
 
     Raises:
         InputError: a name or a state that does not exist.
     """
-    found = [path for path in sorted(output.iterdir()) if (path / "param").is_file() and path.name != STATE_DIRECTORY]
+    found = _stored(output)
     if options.title:
-        of_sweep = {Path(trial.directory).name for trial in planning.read(options).trials(is_preview=True)}
-        found = [path for path in found if path.name in of_sweep]
-    for name in options.names:
-        if not any(_fits(path.name, name, found) for path in found):
-            hint = did_you_mean(name, [path.name for path in found])
-            raise InputError(f"{name}: no such trial in {output}.{hint}")
+        asked = planning.read(options).trials(is_preview=True)
+        of_sweep = {word for trial in asked for word in (Path(trial.directory).name, trial.trial_id)}
+        found = [trial for trial in found if trial.directory.name in of_sweep]
+    names = dict.fromkeys(trial.name for trial in found)
+    for word in options.names:
+        if not any(_fits(name, word, names) for name in names):
+            raise InputError(f"{word}: no such trial in {output}.{did_you_mean(word, names)}")
     if options.names:
-        found = [path for path in found if any(_fits(path.name, name, found) for name in options.names)]
+        found = [trial for trial in found if any(_fits(trial.name, word, names) for word in options.names)]
     if options.state:
         words = [state.value for state in JobState]
         if options.state not in words:
             raise InputError(f"--state {options.state}: no such state. Allowed: {', '.join(words)}.")
         stages = _stages(options)
         found = [
-            path
-            for path in found
+            trial
+            for trial in found
             if any(
                 state == options.state and (stages is None or stage in stages)
-                for stage, state in records.read_stat(str(path)).items()
+                for stage, state in records.read_stat(str(trial.directory)).items()
             )
         ]
     return found
+
+
+def _stored(output: Path) -> list[Stored]:
+    """The trials with directories of their own, then those that share the output directory, which lose their records
+    alone."""
+    own = [path for path in sorted(output.iterdir()) if (path / "param").is_file() and path.name != STATE_DIRECTORY]
+    shared = [Stored(name, path, f"{output}: {name}") for name, path in shared_trials(output).items()]
+    return [Stored(path.name, path, str(path)) for path in own] + shared
 
 
 def _stages(options: argparse.Namespace) -> Collection[str] | None:
@@ -89,9 +107,9 @@ def _stages(options: argparse.Namespace) -> Collection[str] | None:
     return planning.read(options).config.templates.keys() if Path(options.yaml).exists() else None
 
 
-def _fits(name: str, word: str, found: Sequence[Path]) -> bool:
+def _fits(name: str, word: str, names: Collection[str]) -> bool:
     """Whether a word names a trial: exactly, or, when no trial is called so, with * and ? for any characters."""
-    if any(path.name == word for path in found):
+    if word in names:
         return name == word
     return fnmatchcase(name, word.replace("[", "[[]"))
 
@@ -111,9 +129,9 @@ def _refuse_running(directory: Path) -> None:
             raise InputError(f"{directory}: `{attempt.stage}` {place}; type `run` there first.")
 
 
-def _says_yes(subcommand: str, chosen: Sequence[Path]) -> bool:
-    for directory in chosen[:_SHOWN]:
-        print(f"  {directory}")
+def _says_yes(subcommand: str, chosen: Sequence[Stored]) -> bool:
+    for trial in chosen[:_SHOWN]:
+        print(f"  {trial.shown}")
     if len(chosen) > _SHOWN:
         print(f"  … and {len(chosen) - _SHOWN:,} more")
     verb = {"rm": "Delete", "archive": "Archive"}[subcommand]
@@ -121,10 +139,11 @@ def _says_yes(subcommand: str, chosen: Sequence[Path]) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _remove(directory: Path, output: Path, is_kept: bool) -> None:
+def _remove(trial: Stored, output: Path, is_kept: bool) -> None:
+    directory = trial.directory
     try:
         if is_kept:
-            _pack(directory, output / STATE_DIRECTORY / "archive")
+            _pack(trial, output)
         if directory.is_symlink():
             directory.unlink()
             return
@@ -136,13 +155,14 @@ def _remove(directory: Path, output: Path, is_kept: bool) -> None:
         raise SystemFaultError(f"{error.filename or directory}: {error.strerror or error}.") from error
 
 
-def _pack(directory: Path, archive: Path) -> None:
+def _pack(trial: Stored, output: Path) -> None:
+    archive = output / STATE_DIRECTORY / "archive"
     archive.mkdir(parents=True, exist_ok=True)
-    target, count = archive / f"{directory.name}.tar.gz", 1
+    target, count = archive / f"{trial.name}.tar.gz", 1
     while target.exists():
         count += 1
-        target = archive / f"{directory.name}.{count}.tar.gz"
+        target = archive / f"{trial.name}.{count}.tar.gz"
     part = target.with_name(f"{target.name}.part")
     with tarfile.open(part, "w:gz") as packed:
-        packed.add(directory.resolve(), arcname=directory.name)
+        packed.add(trial.directory.resolve(), arcname=str(trial.directory.relative_to(output)))
     os.replace(part, target)  # noqa: PTH105 - whole, or not there

@@ -30,6 +30,7 @@ Band = Literal["range", "t"]
 _BANDS: dict[Band, str] = {"range": "lowest to highest", "t": "95 % t interval of the mean"}
 _CELLS_MAX = 150
 _TEXT_SIZES = (5.0, 8.3)
+_TICK_SIZE = 10.0
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -70,7 +71,9 @@ def draw_curves(
     settings.check_columns(curves, names)
     groups = settings.groups(curves[curves[metric].notna()], names)
     if len(groups) > _LINES_MAX:
-        raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+        raise InputError(
+            f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); name fewer parameters in `by`."
+        )
     ax = _axes(ax)
     counts: list[int] = []
     for place, (key, group) in enumerate(groups):
@@ -117,15 +120,18 @@ def draw_heatmap(table: pd.DataFrame, metric: str, x: str, y: str, ax: Axes | No
     """Draw the mean of a metric for each pair of values of two parameters; a cell without a number stays empty."""
     table = _with_numbers(table, metric)
     found = stats.aggregate(table, metric, by=[y, x], kind=None)
-    columns = _ordered({key[1] for key in found.index})
-    rows = _ordered({key[0] for key in found.index})
+    keys = [tuple(map(settings.key_of, key)) for key in found.index.tolist()]
+    columns = _ordered({key[1] for key in keys})
+    rows = _ordered({key[0] for key in keys})
     cells = np.full((len(rows), len(columns)), np.nan)
-    for key, mean in zip(found.index.tolist(), found["mean"], strict=True):
+    for key, mean in zip(keys, found["mean"], strict=True):
         cells[rows.index(key[0]), columns.index(key[1])] = mean
     colours = "viridis" if is_higher_better(metric) else "viridis_r"
     ax = _axes(ax)
     image = ax.imshow(cells, cmap=colours, origin="lower", aspect="auto")
-    ax.set_xticks(range(len(columns)), [_short(value) for value in columns])
+    names = [_short(value) for value in columns]
+    is_tight = _text_size(ax, len(columns), max(map(len, names), default=0), _TICK_SIZE) < _TICK_SIZE
+    ax.set_xticks(range(len(columns)), names, rotation=45 * is_tight, ha="right" if is_tight else "center")
     ax.set_yticks(range(len(rows)), [_short(value) for value in rows])
     ax.set_xlabel(x)
     ax.set_ylabel(y)
@@ -133,7 +139,7 @@ def draw_heatmap(table: pd.DataFrame, metric: str, x: str, y: str, ax: Axes | No
         ax.figure.colorbar(image, ax=ax, label=metric)
     digits = _digits(cells[np.isfinite(cells)])
     texts = [[f"{cell:.{digits}g}" for cell in row] for row in cells]
-    size = _text_size(ax, len(columns), max(len(text) for row in texts for text in row))
+    size = _text_size(ax, len(columns), max(len(text) for row in texts for text in row), _TEXT_SIZES[1])
     if cells.size <= _CELLS_MAX and size >= _TEXT_SIZES[0]:
         for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
             red, green, blue, _ = image.to_rgba(cells[row, column])
@@ -142,11 +148,11 @@ def draw_heatmap(table: pd.DataFrame, metric: str, x: str, y: str, ax: Axes | No
     return ax
 
 
-def _text_size(ax: Axes, columns: int, length: int) -> float:
-    """Return the size in points at which texts of a length stand side by side, one in a column."""
+def _text_size(ax: Axes, columns: int, length: int, largest: float) -> float:
+    """Return the size in points, the largest at most, at which texts of a length stand side by side, one a column."""
     # A digit is 0.64 of its size wide.
     width = ax.get_window_extent().width * 72 / ax.figure.dpi
-    return min(_TEXT_SIZES[1], width / columns / (0.64 * (length + 0.5)))
+    return min(largest, width / columns / (0.64 * (length + 0.5)))
 
 
 def _digits(values: settings.Array) -> int:
@@ -161,7 +167,7 @@ def draw_sweep(
     """Draw a metric against a numeric parameter, such as the loss against the LR: mean and range over the seeds.
 
     One line for each setting of the parameters `by`, all others but the seed when they aren't said. The axis of the
-    parameter is logarithmic where its values span a factor of 30.
+    parameter is logarithmic where its values above 0 span a factor of 30.
     """
     names = several(by) if by is not None else settings.parameters(table, without=[x, settings.SEED])
     settings.check_columns(table, [x, *names])
@@ -170,7 +176,9 @@ def draw_sweep(
         raise InputError(f"{x}: is no numeric parameter; choose another one for the axis.")
     groups = settings.groups(table, names)
     if len(groups) > _LINES_MAX:
-        raise InputError(f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); choose with by=[…].")
+        raise InputError(
+            f"{len(groups)} settings are too many lines (at most {_LINES_MAX}); name fewer parameters in `by`."
+        )
     ax = _axes(ax)
     counts: list[int] = []
     for place, (key, group) in enumerate(groups):
@@ -180,14 +188,22 @@ def draw_sweep(
         ax.plot(found.index, found["mean"], style, color=colour, marker="o", ms=4, label=_label(names, key))
         if len(groups) <= _BANDS_MAX:
             ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.2, lw=0)
-    values = table[x].dropna()
-    if len(values) and values.min() > 0 and values.max() / values.min() >= _LOG_SPAN:
-        ax.set_xscale("log")
+    _scale(ax, settings.numbers(table[x].dropna()))
     _tidy(ax, x, metric)
     note = _note(counts, _BANDS["range"] if len(groups) <= _BANDS_MAX else None)
     if groups and (names or note):
         _legend(ax, len(groups), note)
     return ax
+
+
+def _scale(ax: Axes, values: settings.Array) -> None:
+    above = values[values > 0]
+    if not len(above) or values.min() < 0 or above.max() / above.min() < _LOG_SPAN:
+        return
+    if len(above) == len(values):
+        ax.set_xscale("log")
+    else:  # 0 stands beside the least value, as far as a power of ten is from the next
+        ax.set_xscale("symlog", linthresh=above.min())
 
 
 def pareto(table: pd.DataFrame, x: str, y: str, maximize: str | Sequence[str] = ()) -> pd.DataFrame:

@@ -24,6 +24,8 @@ _EXIT = '{"event": "exit"'
 _IS_PROCESS = '"event": "process"'
 _GPUS = re.compile(r"gpu ([^ ]+)")
 
+_UNREADABLE = (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError)
+
 Facts = dict[str, Any]
 
 
@@ -37,14 +39,17 @@ def describe(param: bytes, stat: bytes | None, attempts: bytes | None) -> Facts:
     faults: list[str] = []
     try:
         params = _mapping(param)
+    except _UNREADABLE as error:
+        return _damaged({}, "param", error)
+    own = {key: value for key, value in params.items() if not is_private(key)}
+    try:
         stages = dict(_stages(stat)) if stat else {}
-    except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
-        return {"param": {}, "state": DAMAGED, "stages": {}, "cause": " ".join(str(error).split())[:200], "faults": []}
+    except _UNREADABLE as error:
+        return _damaged(own, "stat", error)
     scripts = params.get("_scripts")
     if isinstance(scripts, dict):
         stages = {str(stage): PENDING for stage in scripts} | stages
     state = trial_state(stages.values())
-    own = {key: value for key, value in params.items() if not is_private(key)}
     facts: Facts = {"param": own, "state": state, "stages": stages, "faults": faults}
     try:
         started, ended = _attempts(attempts or b"")
@@ -55,6 +60,11 @@ def describe(param: bytes, stat: bytes | None, attempts: bytes | None) -> Facts:
     except (ValueError, TypeError, KeyError) as error:
         faults.append(f"attempts: {error}")
     return facts
+
+
+def _damaged(params: Mapping[Any, Any], file: str, error: Exception) -> Facts:
+    cause = f"{file}: {' '.join(str(error).split())[:200]}"
+    return {"param": params, "state": DAMAGED, "stages": {}, "cause": cause, "faults": []}
 
 
 def trial_state(states: Iterable[str]) -> str:

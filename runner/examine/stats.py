@@ -148,7 +148,8 @@ def compare(
     import pandas as pd
 
     others = parameters(table, without=[parameter, over])
-    check_columns(table, [metric, parameter, over])
+    # Without seeds, or with one for all, each value has a single trial.
+    check_columns(table, [metric, parameter, *([] if over == SEED else [over])])
     wanted = [key_of(value) for value in values] if values is not None else None
     rows = []
     for setting, group in groups(table, others):
@@ -165,7 +166,8 @@ def compare(
 def _by_seed(group: pd.DataFrame, metric: str, over: str) -> dict[Hashable, float]:
     """The value of each seed; the mean where a seed was run more than once."""
     found: dict[Hashable, list[float]] = {}
-    for seed, number in zip(map(key_of, group[over]), numbers(group[metric]), strict=True):
+    seeds = map(key_of, group[over]) if over in group else itertools.repeat(None, len(group))
+    for seed, number in zip(seeds, numbers(group[metric]), strict=True):
         found.setdefault(seed, []).append(float(number))
     means = {seed: float(np.mean(of_seed)) for seed, of_seed in found.items()}
     return {seed: mean for seed, mean in means.items() if np.isfinite(mean)}

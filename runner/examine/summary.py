@@ -1,7 +1,7 @@
 """What a run shows at its end: one table and one picture of its trials."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 # Beyond it a mean may overflow; NaN and infinity aren't drawn either.
 _DRAWN_MAX = 1e100
 _log = logging.getLogger(__name__)
+Dirs = str | Path | Iterable[str | Path]
+"""The directories of trials, or a single one."""
 
 
-def _params(dirs: Iterable[Path]) -> dict[Path, dict[Any, Any]]:
+def _params(dirs: Dirs) -> dict[Path, dict[Any, Any]]:
     params = {}
-    for path in dict.fromkeys(map(Path, dirs)):
+    for path in dict.fromkeys(map(Path, [dirs] if isinstance(dirs, str | Path) else dirs)):
         try:
             params[path] = read_param(path)
         except RecordError as error:
@@ -57,7 +59,7 @@ class Results:
     rows: list[list[Any]]
 
 
-def collect_results(dirs: Sequence[Path]) -> Results:
+def collect_results(dirs: Dirs) -> Results:
     """Return what the trials came to; directories without a readable `param` are left out."""
     params = _params(dirs)
     names = parameter_names(list(params.values()), varying=True)
@@ -73,7 +75,7 @@ def collect_results(dirs: Sequence[Path]) -> Results:
     return Results([path.name for path in paths], names, metrics, rows)
 
 
-def results_table(dirs: Sequence[Path]) -> "pd.DataFrame":
+def results_table(dirs: Dirs) -> "pd.DataFrame":
     """Return what the trials came to as a table; directories without a readable `param` are left out.
 
     One row per trial, named by its directory: the parameters that vary, `seed` the last of them, then the final
@@ -110,7 +112,7 @@ def _curve(path: Path, param: dict[Any, Any], metric: str) -> "Curve | None":
     return Curve(param, *columns[metric].T, *columns["lr"].T)
 
 
-def plot_curves(dirs: Sequence[Path], target: Path, metric: str = "loss") -> Path | None:
+def plot_curves(dirs: Dirs, target: Path, metric: str = "loss") -> Path | None:
     """Draw the trials' curves of one column of metrics.csv into the PNG file `target`, and return it.
 
     Trials that differ only in `seed` are one line, their mean, in a band from the lowest to the highest.

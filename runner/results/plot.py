@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         with missing_glyphs():
             figure.savefig(target, dpi=150)
     except OSError as error:
-        raise SystemFaultError(f"{target}: {error.strerror}.") from error
+        raise SystemFaultError(f"{target}: {error.strerror}; choose another file with --save.") from error
     print(target)
     return 0
 

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
             page.document(f"Results: {output}", "\n".join(filter(None, parts))), encoding="utf-8", errors="replace"
         )
     except OSError as error:
-        raise SystemFaultError(f"{target}: {error.strerror}.") from error
+        raise SystemFaultError(f"{target}: {error.strerror}; choose another file with --save.") from error
     print(target)
     return 0
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +32,17 @@ def _function(option: str, file: Path, name: str) -> Callable[[Any], Any]:
     if spec is None or spec.loader is None:
         raise InputError(f"{option} {file}:{name}: {file} cannot be imported.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is the grid's alone
+        spec.loader.exec_module(module)
     found: Callable[[Any], Any] | None = getattr(module, name, None)
     if not callable(found):
         raise InputError(f"{option} {file}:{name}: {file} has no function {name}.")
-    return found
+
+    def call(argument: Any) -> Any:
+        with contextlib.redirect_stdout(sys.stderr):
+            return found(argument)
+
+    return call
 
 
 def _command(option: str, text: str) -> Callable[[Any], Any]:

@@ -221,6 +221,15 @@ def test_bad_input_is_one_line_and_writes_nothing(ran: Project, typed: Typed, wo
     assert files(ran.path) == before
 
 
+@pytest.mark.parametrize("words", [["plot", "loss"], ["report"]])
+def test_where_nothing_may_be_written_another_file_is_asked_for(ran: Project, typed: Typed, words: list[str]) -> None:
+    target = ran.output / {"plot": "loss.png", "report": "report.html"}[words[0]]
+    target.mkdir()
+    told = typed(*words)
+    assert told.code == 1
+    assert told.err == f"run: error: output/{target.name}: Is a directory; choose another file with --save.\n"
+
+
 def files(path: Path) -> set[tuple[str, bytes]]:
     return {
         (str(file), file.read_bytes())

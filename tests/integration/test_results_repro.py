@@ -162,6 +162,13 @@ def test_lost_changes_are_told(ran: Project, typed: Typed) -> None:
     assert f"the uncommitted changes that output/{NAME} ran with are lost" in said.err
 
 
+def test_a_repository_of_somebody_else_is_told(ran: Project, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = typed("repro", "Lr_0.1-Seed_3", "--run")
+    assert said.code == 1
+    assert "git clone: detected dubious ownership in repository" in said.err
+
+
 def test_code_on_record_is_json(ran: Project) -> None:
     (path,) = (ran.output / ".runner" / "code").glob("*.json")
     assert json.loads(path.read_text())["branch"] == "work"

@@ -208,11 +208,14 @@ def test_a_higher_limit_lets_a_search_that_has_ended_go_on(
 def test_a_python_function_decides(search: Project, typed: Typed) -> None:
     search.write(FILE.replace("next: python next.py", "next: {python: choose.py:choose}"))
     search.write(
-        "def choose(trials):\n    return {'x': [2], '_why': len(trials)} if len(trials) < 4 else None\n", "choose.py"
+        "print('a: b: c')\ndef choose(trials):\n    print('so far:', len(trials))\n"
+        "    return {'x': [2], '_why': len(trials)} if len(trials) < 4 else None\n",
+        "choose.py",
     )
     typed()
     assert decision(search, 1)["why"] == "3"
     assert decision(search, 2)["grid"] is None
+    assert search.log("search.greedy/round_1", "decide").startswith("a: b: c\nso far: 3\n")
     search.write(FILE.replace("next: python next.py", "next: {python: choose.py:chose}"))
     shutil.rmtree(search.output)
     typed()

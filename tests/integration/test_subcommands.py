@@ -180,6 +180,33 @@ def test_rm_deletes_what_was_chosen_and_nothing_else(
     assert ran.trials() == NAMES
 
 
+@pytest.mark.parametrize("choice", ["a name", "a wildcard", "a title", "blocked"])
+@pytest.mark.parametrize("subcommand", ["rm", "archive"])
+def test_trials_that_share_the_output_directory_lose_their_records_alone(
+    subcommand: str, choice: str, project: Project, typed: Typed
+) -> None:
+    words, chosen = CHOICES[choice]
+    project.write(HEAD + GRIDS)
+    assert typed("--no-subdir").code == 1
+    assert typed(subcommand, *words, "--yes").code == 0
+    left = [row["trial"] for row in map(json.loads, typed("table", "--json").out.splitlines())]
+    assert left == [name for name in sorted(NAMES, key=lambda name: int(name[3:])) if name not in chosen]
+    assert (project.output / "said").exists()
+    if subcommand == "archive":
+        for path in (project.output / ".runner" / "archive").iterdir():
+            subprocess.run(["tar", "-xzf", path, "-C", project.output], check=True)
+        assert len(typed("table", "--json").out.splitlines()) == len(NAMES)
+
+
+def test_a_question_names_the_trials_that_share_a_directory(
+    project: Project, typed: Typed, answer: Callable[[str], None]
+) -> None:
+    project.write(HEAD + GRIDS)
+    typed("--no-subdir")
+    answer("n\n")
+    assert typed("rm", "Lr_1*").out.splitlines()[:2] == ["  output: Lr_1", "  output: Lr_10"]
+
+
 def test_a_stage_that_is_in_the_file_no_more_does_not_count(ran: Project, typed: Typed) -> None:
     file = ran.path / "params.yaml"
     text = file.read_text()

@@ -152,6 +152,50 @@ def test_a_sweep_over_the_lr(ax: Any, drawn: Any) -> None:
     assert ax.lines[0].get_ydata().tolist() == pytest.approx([0.508, 0.58, 1.3])
 
 
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([0, 1e-4, 1e-1], "symlog"),
+        ([0, 1e-2, 1e-1], "linear"),
+        ([1e-4, 1e-1], "log"),
+        ([-1, 1e-4, 1e-1], "linear"),
+        ([0, 0], "linear"),
+    ],
+)
+def test_a_zero_has_its_place_beside_values_of_many_powers(
+    ax: Any, drawn: Any, values: list[float], scale: str
+) -> None:
+    frame = pd.DataFrame({"lr": values, "loss": 1.0})
+    frame.attrs["parameters"] = ["lr"]
+    drawing.draw_sweep(frame, "loss", ax=ax)
+    drawn()
+    assert ax.get_xscale() == scale
+    if scale == "symlog":
+        places = ax.transData.transform([(value, 1.0) for value in values])[:, 0]
+        assert np.diff(places).min() > 0.1 * ax.bbox.width
+
+
+def test_trials_without_a_value_are_one_row_of_a_heat_map(ax: Any) -> None:
+    rows = [(lr, begin, lr) for lr in (1, 2, 3) for begin in (math.nan, 200.0, 100.0)]
+    frame = pd.DataFrame(rows, columns=["lr", "begin", "loss"])
+    frame.attrs["parameters"] = ["lr", "begin"]
+    drawing.draw_heatmap(frame, "loss", "lr", "begin", ax=ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["100", "200", "None"]
+    assert ax.images[0].get_array().tolist() == [[1, 2, 3]] * 3
+
+
+@pytest.mark.parametrize(("count", "rotation"), [(3, 0), (6, 0), (12, 45)])
+def test_the_values_below_a_heat_map_do_not_overlap(ax: Any, drawn: Any, count: int, rotation: int) -> None:
+    frame = pd.DataFrame({"lr": [0.00012 * 2**power for power in range(count)], "width": 8, "loss": 1.0})
+    frame.attrs["parameters"] = ["lr", "width"]
+    drawing.draw_heatmap(frame, "loss", "lr", "width", ax=ax)
+    drawn()
+    labels = ax.get_xticklabels()
+    assert {label.get_rotation() for label in labels} == {rotation}
+    boxes = [label.get_window_extent() for label in labels]
+    assert rotation or all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
 def test_the_pareto_front(ax: Any, drawn: Any) -> None:
     rows = [(1, 0.5), (2, 0.9), (2, 0.9), (3, 0.8), (4, 0.95), (1, 0.4), (math.nan, 1), (5, math.nan)]
     frame = pd.DataFrame(rows, columns=["hours", "accuracy"])
@@ -207,7 +251,10 @@ def test_without_axes_there_are_new_ones(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (lambda ax: drawing.draw_curves(curves(), "los", ax=ax), "los: no such column. Did you mean 'loss'?"),
         (lambda ax: drawing.draw_sweep(table(), "loss", "widht", ax=ax), "Did you mean 'width'?"),
-        (lambda ax: drawing.draw_curves(many(), ax=ax), "30 settings are too many lines"),
+        (
+            lambda ax: drawing.draw_curves(many(), ax=ax),
+            "30 settings are too many lines (at most 28); name fewer parameters in `by`.",
+        ),
         (lambda ax: drawing.draw_sweep(table().astype({"lr": str}), "loss", ax=ax), "lr: is no numeric parameter"),
         (lambda ax: drawing.draw_curves(curves(), band="sem", ax=ax), "'sem': no such band. Allowed: 'range', 't'."),  # type: ignore[arg-type]
         (lambda ax: drawing.draw_heatmap(table(), "loss", "lr", "widht", ax=ax), "Did you mean 'width'?"),

@@ -160,6 +160,21 @@ def test_importance_finds_what_matters_and_says_when_nothing_does() -> None:
     assert stats.importance(trials(noise, "lr", "act", "seed"), "loss", folds=3).attrs["r2"] < 0.3
 
 
+def test_without_seeds_each_value_has_a_single_trial() -> None:
+    rows = [("a", 8, 1.0), ("a", 16, 2.0), ("b", 8, 4.0), ("b", 16, 3.0)]
+    bare = trials(rows, "schedule", "width")
+    same = trials(rows, "schedule", "width")
+    same.attrs["constants"] = ["seed"]
+    for table in (bare, same):
+        found = stats.compare(table, "loss", "schedule")
+        assert found[["width", "a", "b", "n", "difference"]].to_numpy().tolist() == [
+            [8, "a", "b", 1, 3],
+            [16, "a", "b", 1, 1],
+        ]
+    with pytest.raises(InputError, match="fold: no such column"):
+        stats.compare(bare, "loss", "schedule", over="fold")
+
+
 def test_values_of_any_type_are_settings() -> None:
     rows = [([1, 2], None, 0, 1.0), ([1, 2], None, 1, 3.0), ([1, 3], True, 0, 5.0)]
     found = stats.aggregate(trials(rows, "widths", "flag", "seed"), "loss")

@@ -81,6 +81,13 @@ def test_one_trial_and_one_point(make_trial: Any, tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["curves.png"]
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_directory_may_stand_alone(make_trial: Any, tmp_path: Path, kind: Any) -> None:
+    trial = make_trial("a", {"lr": 1}, {"metrics.csv": rows(2)})
+    assert results_table(kind(trial)).index.tolist() == ["a"]
+    assert plot_curves(kind(trial), kind(tmp_path / "curves.png")) == tmp_path / "curves.png"
+
+
 def test_a_picture_of_what_a_sweep_may_hold(make_trial: Any, tmp_path: Path) -> None:
     """Seeds, a short trial, one that diverged, one without LR, text that means something to matplotlib."""
     dirs = [

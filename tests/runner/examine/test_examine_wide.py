@@ -56,12 +56,14 @@ def test_no_trial_is_dropped_in_silence(make_trial: Any, output: Path) -> None:
     make_trial("nan", {"x": 3}, {"metrics.csv": "step,lr,loss\n1,0.1,2\n2,0.1,nan\n"})
     make_trial("broken", "x: [1\n")
     make_trial("half", {"x": 4}, {"eval_test.json": '{"loss":'})
+    make_trial("torn", {"x": 5}, {"stat": "tr"})
     (output / "no trial").mkdir()
     frame: Any = wide_table(output)
     states = {"done": "finished", "failed": "failed", "runs": "running", "new": "pending", "nan": "finished"}
-    assert frame["state"].to_dict() == {**states, "broken": "damaged", "half": "finished"}
+    assert frame["state"].to_dict() == {**states, "broken": "damaged", "half": "finished", "torn": "damaged"}
     assert frame.loc["failed", ["cause", "line", "exit_code"]].tolist() == ["oom", "CUDA out of memory", 1]
     assert "expected" in frame.loc["broken", "cause"]
+    assert frame.loc["torn", ["x", "cause"]].tolist() == [5, "stat: holds a str, not a mapping"]
     assert math.isnan(frame.loc["nan", "loss"])
     assert (frame.loc["nan", "loss_best"], frame.loc["nan", "loss_step"]) == (2, 2)
     assert "eval_test.json" in frame.loc["half", "faults"]

@@ -201,14 +201,16 @@ def test_of_equal_lrs_in_two_branches_a_rule_of_the_user_gets_the_lower_loss(rou
 def test_rules_of_the_user(rounds: Rounds) -> None:
     file = rounds.directory / "rules.py"
     file.write_text(
+        "print('{rules')\n"
         "def last(losses): return len(losses) * [losses[-1]]\n"
-        "def highest(candidates): return max(candidate['lr'] for candidate in candidates)\n"
+        "def highest(candidates):\n    print('{of', len(candidates))\n    return max(one['lr'] for one in candidates)\n"
         "def two(facts): return [facts['winner'], facts['winner'] / facts['segment']]\n"
     )
     rounds.play(FIRST, lambda parameters: [1.0, 1.0, 5.0] if parameters["lr2"] == 1e-2 else [4.0])
     grid = rounds.decide(*SEGMENTS, "--smooth", f"{file}:last", "--choose", f"{file}:highest", "--grid", f"{file}:two")
     assert grid is not None
     assert (grid["lr1"], grid["lr2"]) == (1.0, [1.0, 0.5])
+    assert "{of 6\n" in rounds.told
     least = "python3 -c 'import json, sys; print(min(c[\"lr\"] for c in json.load(sys.stdin)))'"
     grid = rounds.decide(*SEGMENTS, "--choose", least)
     assert grid is not None
