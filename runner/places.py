@@ -65,5 +65,5 @@ class Places:
             return "paused"
         waits = self._scheduler.waits_for_gpu if label.startswith("gpu") else self._scheduler.waits_for_cpu
         if not waits:
-            return "nothing waits for it"
+            return "nothing waits for it that is not paused" if self._scheduler.paused else "nothing waits for it"
         return refusal or "what waits is not due yet, or needs more than there is"

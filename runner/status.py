@@ -100,18 +100,20 @@ def _is_bad(trial: TrialView) -> bool:
     return bool({JobState.FAILED.value, JobState.TIMEOUT.value} & set(trial.states.values()))
 
 
-def _is_complete(view: Overview) -> bool:
+def _what_is_left(view: Overview) -> str:
     asked = [counts for sweep, stages in view.counts.items() if sweep != overview.EARLIER for counts in stages.values()]
+    if not asked:
+        return "nothing has been asked for; `run` begins."
     done = {state.value for state in DONE}
-    return bool(asked) and not any(count for counts in asked for state, count in counts.items() if state not in done)
+    is_complete = not any(count for counts in asked for state, count in counts.items() if state not in done)
+    return "all is complete." if is_complete else "what is not finished goes on with `run`."
 
 
 def _print_head(console: Console, view: Overview) -> None:
     if view.daemon is None and view.job is not None:
         console.print(f"The daemon is {view.job}, which does not run now.")
     elif view.daemon is None:
-        left = "all is complete." if _is_complete(view) else "what is not finished goes on with `run`."
-        console.print(f"No daemon works here: {left}")
+        console.print(f"No daemon works here: {_what_is_left(view)}")
     else:
         since = f"pid {view.daemon.pid} on {view.daemon.host}, since {view.daemon.started}"
         doing = ", about to leave" if view.is_stopping else ""

@@ -57,7 +57,9 @@ class _Report:
             print(f"… and {self._said - _REPORTS_MAX} more such lines", file=sys.stderr)
         if errors:
             directories = len({error.directory for error in errors})
-            print(f"{len(errors)} errors in {directories} directories: see examiner.errors", file=sys.stderr)
+            what = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+            where = "1 directory" if directories == 1 else f"{directories} directories"
+            print(f"{what} in {where}: see examiner.errors", file=sys.stderr)
 
 
 class Examiner:

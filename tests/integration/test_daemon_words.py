@@ -288,6 +288,7 @@ def test_a_sweep_whose_first_trials_fail_alike_pauses_itself_and_tells(
     told = project.path / "told"
     until(lambda: told.exists() and "paused bad" in told.read_text(), project.trials)
     assert status(project)["paused"] == ["bad"]
+    assert "nothing waits for it that is not paused" in project.run("status").stdout
     assert project.trials() == ["N_0", "N_1"]
     (project.path / "mended").touch()
     assert project.run("resume").returncode == 0
@@ -396,6 +397,7 @@ def test_words_without_a_daemon_say_so(project: Project) -> None:
     waited = project.run("wait")
     assert (waited.returncode, "0 of 1 job complete" in waited.stdout) == (1, True)
     (project.path / "empty").mkdir()
+    assert "nothing has been asked for; `run` begins" in project.run("status", "-o", "empty").stdout
     waited = project.run("wait", "-o", "empty")
     assert (waited.returncode, "nothing has been asked for; `run` begins" in waited.stdout) == (1, True)
 
