@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from runner.executors.batch import Why
 from runner.model import IN_HAND, JobState
 from runner.recovery import Fate
 
 if TYPE_CHECKING:
     from runner.batchnews import News
     from runner.batchtasks import Task
-    from runner.executors.batch import Why
+    from runner.executors.batch import BatchExecutor
     from runner.scheduler import Scheduler
 
 LAG_S = 20.0  # so long accounting may say nothing yet of a task that is gone
@@ -72,13 +73,18 @@ class Verdicts:
         return all(key in task.told for key in left)
 
 
-def fate_of(task: Task, said: Fate | None, vanished: Why | None, now: float) -> Fate | None:
+def fate_of(task: Task, said: Fate | None, executor: BatchExecutor, now: float) -> Fate | None:
     """Why a task is gone, by what accounting has `said` if anything; None: it may say something yet.
 
-    `vanished` is what the batch system means by saying nothing of one that never began.
+    Where that is no reason, what the batch system wrote into the task's log tells one.
     """
     assert task.asked_at is not None
-    if said is None and now >= task.asked_at + LAG_S:
-        never_ran = not task.has_begun and not task.last_words()
-        return Fate(vanished if never_ran else None)
-    return said
+    if said is None and now < task.asked_at + LAG_S:
+        return None
+    if said is not None and said.why is not Why.ENDED:
+        return said
+    why = executor.told_in(task.last_said())
+    if why is not None or said is not None:
+        return Fate(why) if why else said
+    never_ran = not task.has_begun and not task.last_words()
+    return Fate(executor.vanished if never_ran else None)

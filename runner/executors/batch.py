@@ -201,6 +201,9 @@ class BatchExecutor(Protocol):
     def gone(self, tasks: Collection[TaskId], names: Collection[str], since: float) -> Sequence[Gone]:
         """What accounting says of tasks that are over; of those that it does not know (yet), nothing."""
 
+    def told_in(self, log: str) -> Why | None:
+        """Why the batch system ended a task, by what it wrote itself into the task's log; None: nothing of that."""
+
     def cancel(self, job: str, numbers: Collection[int] | None = None) -> None:
         """Ends these tasks of a job, or all of it; what is over already does not matter."""
 

@@ -21,6 +21,7 @@ from tests.cluster.machine import Daemon, call, free_port, install, wait_for, wo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 GPUS = 2  # of each node
 TEMPLATES = Path(__file__).with_name("etc")
@@ -135,13 +136,19 @@ class Slurm:
         """Puts the cable back."""
         self.hosts.join(name)
 
-    @contextmanager
-    def small_arrays(self, size: int) -> Iterator[None]:
+    def small_arrays(self, size: int) -> AbstractContextManager[None]:
         """Within, an array may have so many tasks."""
+        return self._changed("SchedulerParameters=", f"SchedulerParameters=max_array_tasks={size},")
+
+    def watched_memory(self) -> AbstractContextManager[None]:
+        """Within, a job that is seen to take more memory than it asked for is killed, without control groups."""
+        frequency = "JobAcctGatherFrequency="
+        return self._changed(f"{frequency}5", f"{frequency}1\nJobAcctGatherParams=OverMemoryKill")
+
+    @contextmanager
+    def _changed(self, old: str, new: str) -> Iterator[None]:
         text = self.configuration.read_text()
-        self.configuration.write_text(
-            text.replace("SchedulerParameters=", f"SchedulerParameters=max_array_tasks={size},")
-        )
+        self.configuration.write_text(text.replace(old, new))
         try:
             self.call("scontrol", "reconfigure")
             yield

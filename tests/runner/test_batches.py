@@ -229,6 +229,27 @@ def test_a_script_that_fails_is_told_with_its_last_words(site: Site, why: Why | 
     assert site.state() is COMPLETED
 
 
+@pytest.mark.parametrize("why", [Why.ENDED, None])
+def test_what_the_batch_system_wrote_itself_is_no_failure_of_the_script(site: Site, why: Why | None) -> None:
+    site.run(0, stages="ab")
+    (site.folder() / "0.log").write_text("fake: canceled\n")
+    site.system.lose(FIRST, why)
+    site.look(4)
+    assert site.states() == {"a": "canceled", "b": "blocked"}
+
+
+@pytest.mark.parametrize("why", [Why.ENDED, None])
+def test_what_the_batch_system_wrote_itself_tells_what_accounting_does_not(site: Site, why: Why | None) -> None:
+    site.run(0, command=DIES)
+    site.start().wait(30)
+    (site.folder() / "0.log").write_text("fake: out of memory\n")
+    site.system.lose(FIRST, why)
+    site.look(4)
+    assert site.state() is FAILED
+    assert site.ends()[0]["cause"] == "host-oom"
+    assert len(site.system.batches) == 1
+
+
 def test_a_script_that_ends_without_running_the_trial_is_not_begun_again_and_again(site: Site) -> None:
     site.run(0, stages="ab")
     site.system.lose(FIRST, Why.ENDED)

@@ -252,6 +252,36 @@ def test_garbage_of_accounting_is_no_news(fakes: Fakes) -> None:
     assert why(fakes, "7_3|COMPLETED|0:0|Unknown|run-0") is None
 
 
+AT = "slurmstepd-n1: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-22T18:57:10"
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (f"{AT} ***\n", Why.CANCELED),
+        (f"loading\n{AT.replace('-n1', '', 1)} ***\nThe allocation is about to end.\n", Why.CANCELED),
+        (f"{AT} DUE TO TIME LIMIT ***\n", Why.TIME_LIMIT),
+        (f"{AT} DUE TO PREEMPTION ***\n", Why.PREEMPTED),
+        (f"{AT} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n", Why.NODE_LOST),
+        (f"{AT} DUE TO JOB REQUEUE ***\n", Why.PREEMPTED),
+        (f"{AT} DUE TO JOB REQUEUE ***\n{AT} ***\n", Why.CANCELED),
+        (
+            "slurmstepd: error: StepId=1020.batch exceeded memory limit (325660672 > 104857600), being killed\n"
+            f"slurmstepd: error: Exceeded job memory limit\n{AT} ***\n",
+            Why.OUT_OF_MEMORY,
+        ),
+        (
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some of it was OOM Killed.\n",
+            Why.OUT_OF_MEMORY,
+        ),
+        ("the program says: *** JOB 12 ON n1 CANCELLED AT 1 ***\nslurmstepd: error: no such directory\n", None),
+        ("", None),
+    ],
+)
+def test_what_slurm_writes_into_a_log_tells_why_it_ended_the_task(log: str, expected: Why | None) -> None:
+    assert SLURM.told_in(log) == expected
+
+
 def test_tasks_are_canceled_together(fakes: Fakes) -> None:
     fakes.answer("scancel")
     SLURM.cancel("7", {0, 1, 2, 5})
