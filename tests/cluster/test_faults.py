@@ -191,10 +191,8 @@ def test_without_accounting_slurms_own_words_tell_what_was_deleted(
 
 
 def test_a_task_that_took_too_much_memory_is_not_run_again(slurm_site: FaultySite, slurm: Slurm) -> None:
-    slurm_site.write_params(
-        "resource: {cpu: 1}\ntemplate: {a: \"python -c 'x = bytes(range(256)) * (300 << 12); import time; time.sleep(60)'\"}\n"
-        "---\nn: 0\n"
-    )
+    slurm_site.write_params("resource: {cpu: 1}\ntemplate: {a: python hungry.py}\n---\nn: 0\n")
+    slurm_site.write("import time\ntaken = b'x' * (300 << 20)\ntime.sleep(60)\n", "hungry.py")
     with slurm.watched_memory():
         said = slurm_site.run()
     assert said.returncode == 1, said.stdout

@@ -107,12 +107,17 @@ def test_logs_says_that_a_log_is_no_longer_there(project: Project) -> None:
     assert "`run status N_0` says how it stands." in said.stderr
 
 
-def test_ctrl_c_in_watch_and_logs_leaves_the_work_alone(gated: Project) -> None:
-    for words, code in ((["watch"], 130), (["logs", "-f", "N_0"], 0)):
+def test_who_stops_watching_leaves_the_work_alone(gated: Project) -> None:
+    interrupt, terminate = signal.SIGINT, signal.SIGTERM  # `timeout 1h run wait` sends the second
+    for words, number, code in (
+        (["watch"], interrupt, 130),
+        (["watch"], terminate, 130),
+        (["logs", "-f", "N_0"], interrupt, 0),
+    ):
         process = gated.start(*words)
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(20) == code
         assert gated.daemons()
     assert len(gated.living()) >= 2
