@@ -139,6 +139,20 @@ def test_what_an_administrator_canceled_before_it_began_stays_canceled(site: Sit
     assert site.daemon.is_done
 
 
+def test_what_an_administrator_canceled_stays_so_for_the_next_daemon_until_it_is_asked_for(site: Site) -> None:
+    site.run(0, 1)
+    site.system.lose(FIRST, Why.CANCELED)
+    site.look(3)
+    site.commands.tend()
+    site.begin()
+    assert (site.state(), site.state("T_1")) == (CANCELED, SUBMITTED)
+    site.look(3)
+    assert len(site.system.batches) == 1
+    site.run(0)
+    site.begin()
+    assert site.state() is SUBMITTED
+
+
 def test_what_vanished_before_it_began_is_what_the_batch_system_says_of_such_tasks(site: Site) -> None:
     site.system.vanished = Why.CANCELED
     site.run(0, stages="ab")
