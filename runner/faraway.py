@@ -34,17 +34,31 @@ def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) 
     """
     holder = client.elsewhere(request.output)
     assert holder is not None
-    plan_id = handover.write(request, trials, places)
-    entry = handover.entry(request, len(trials))
-    inbox.drop(request.output, {"do": "submit", "plan": plan_id, "entry": entry, "size": request.journal_size})
     end = time.monotonic() + TAKEN_S
     while time.monotonic() < end:
-        if any(told.get("plan") == plan_id for told in Journal(request.output).entries()):
+        plan_id = handover.write(request, trials, places)
+        entry = handover.entry(request, len(trials))
+        inbox.drop(request.output, {"do": "submit", "plan": plan_id, "entry": entry, "size": request.journal_size})
+        if _is_taken(request, plan_id, end):
             handover.copy_file(request)
             return f"Handed to the daemon on {holder.host}, which goes on. `run status` sums it up, `run wait` waits."
-        time.sleep(POLL_S)
-    plans.delete(request.output, plan_id)
+        plans.delete(request.output, plan_id)
+        request, trials = handover.again(request)
     raise RunnerError(f"{request.output}: the daemon on {holder.host} did not take the plan; see .runner/daemon.log.")
+
+
+def _is_taken(request: Request, plan_id: str, end: float) -> bool:
+    """Whether the daemon takes a plan in before the time `end`; False at once where a word that was left before it
+    came first: the plan is out of date."""
+    journal = Journal(request.output)
+    while time.monotonic() < end:
+        size = journal.size()
+        if any(told.get("plan") == plan_id for told in journal.entries()):
+            return True
+        if size != request.journal_size:
+            return False
+        time.sleep(POLL_S)
+    return False
 
 
 def submit(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:

@@ -365,6 +365,25 @@ def test_a_daemon_of_another_host_is_seen_and_gets_words_by_file(gated: Project)
     assert gated.stat("N_0") == {"a": "interrupted"}
 
 
+def test_a_plan_that_follows_a_word_at_once_is_taken_by_a_daemon_of_another_host(
+    gated: Project, until: Callable[..., None]
+) -> None:
+    lock, inbox = gated.output / ".runner" / "lock", gated.output / ".runner" / "inbox"
+    holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps(holder | {"host": "elsewhere", "boot": "another"}))
+    (daemon,) = gated.daemons()
+    daemon.suspend()  # it looks every few seconds
+    gated.write(GATED.replace("[0, 1, 2, 3]", "[0, 1, 2, 3, 4]"))
+    assert gated.run("cancel", "N_2").returncode == 0
+    run = gated.start()
+    until(lambda: len(list(inbox.glob("*.json"))) == 2, gated.trials)
+    daemon.resume()
+    said, complaint = run.communicate(timeout=30)
+    assert (run.returncode, "Handed to the daemon on elsewhere" in said) == (0, True), complaint
+    lock.write_text(json.dumps(holder))
+    assert {"N_2", "N_4"} <= states(gated).keys()
+
+
 def test_words_without_a_daemon_say_so(project: Project) -> None:
     project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: 0\n")
     assert project.run("status").returncode == 2
