@@ -79,12 +79,13 @@ def fate_of(task: Task, said: Fate | None, executor: BatchExecutor, now: float) 
     Where that is no reason, what the batch system wrote into the task's log tells one.
     """
     assert task.asked_at is not None
-    if said is None and now < task.asked_at + LAG_S:
+    told = None if said is None else said.why
+    if told in {None, Why.UNNAMED} and now < task.asked_at + LAG_S:
         return None
-    if said is not None and said.why is not Why.ENDED:
+    if told not in {None, Why.UNNAMED, Why.ENDED}:
         return said
     why = executor.told_in(task.last_said())
-    if why is not None or said is not None:
+    if why is not None or told is Why.ENDED:
         return Fate(why) if why else said
     never_ran = not task.has_begun and not task.last_words()
-    return Fate(executor.vanished if never_ran else None)
+    return Fate((Why.CANCELED if told else executor.vanished) if never_ran else None)

@@ -106,6 +106,7 @@ class Why(StrEnum):
     NODE_LOST = "node lost"
     PREEMPTED = "preempted"
     CANCELED = "canceled"  # by somebody, an administrator for one
+    UNNAMED = "unnamed"  # canceled while it waited, unless accounting is late: it has others of the job
 
 
 class TaskId(NamedTuple):

@@ -153,6 +153,7 @@ class SlurmExecutor:
         except UnreachableError:
             return []
         newest: dict[TaskId, tuple[tuple[int, bool], Gone | None]] = {}
+        known: dict[str, str] = {}  # the names of the jobs
         for name, state, code, submit, job_name in rows:
             # An id is used again when the controller forgot the job; a task that was begun anew has a row for each.
             if job_name not in names or not submit.isdecimal() or int(submit) < since - _CLOCKS_S:
@@ -160,9 +161,14 @@ class SlurmExecutor:
             # A row of many tasks stays as it was when one of them began, and got a row of its own.
             rank = (int(submit), "[" not in name)
             for task in _tasks(name):
+                known[task.job] = job_name
                 if task in tasks and (task not in newest or rank >= newest[task][0]):
                     newest[task] = (rank, _gone(task, job_name, state, code))
-        return [gone for _, gone in newest.values() if gone]
+        # A task that is canceled alone while it waits is in no row.
+        unnamed = [
+            Gone(task, known[task.job], Why.UNNAMED, "") for task in set(tasks) - newest.keys() if task.job in known
+        ]
+        return [*(gone for _, gone in newest.values() if gone), *unnamed]
 
     def told_in(self, log: str) -> Why | None:
         """Why Slurm ended a task, by what it wrote itself into the task's log; None: nothing of that."""

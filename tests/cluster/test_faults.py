@@ -199,3 +199,20 @@ def test_a_task_that_took_too_much_memory_is_not_run_again(slurm_site: FaultySit
     assert slurm_site.stat("N_0") == {"a": "failed"}
     (end,) = slurm_site.attempts("N_0", "end")
     assert end["cause"] == "host-oom"
+
+
+def test_a_task_that_was_deleted_alone_while_it_waited_is_not_run(
+    site: FaultySite, system: Slurm | GridEngine, see: See
+) -> None:
+    site.write_trials(4, limit=1)
+    process = site.start()
+    see(lambda: site.ledger()["begin 0"] == 1)
+    (record,) = (site.output / ".runner" / "batches").glob("*/job")
+    job = json.loads(record.read_text())["job"]
+    system.call(*(["scancel", f"{job}_2"] if site.place.name == "slurm" else ["qdel", f"{job}.3"]))
+    see(lambda: '"canceled": 1' in site.run("status", "--json").stdout)
+    site.go()
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1, output
+    assert site.ledger() == Counter(f"{word} {n}" for word in ("begin", "end") for n in (0, 1, 3))
+    assert "CANCEL    a: 3/4, output/N_2" in output

@@ -365,6 +365,15 @@ def test_a_daemon_of_another_host_is_seen_and_gets_words_by_file(gated: Project)
     assert gated.stat("N_0") == {"a": "interrupted"}
 
 
+def test_work_of_a_submitted_daemon_that_another_one_has_finished_waits_for_no_job(gated: Project) -> None:
+    asked = {"executor": "slurm", "told": {}, "time_s": 60.0, "variables": {}}
+    record = {"asked": asked, "name": "run-0", "since": 0.0, "job": "12"}
+    (gated.output / ".runner" / "daemon.job").write_text(json.dumps(record))
+    go(gated, 0, 1, 2, 3)
+    assert gated.run("wait").returncode == 0
+    assert gated.run("status").stdout.startswith("No daemon works here: all is complete.")
+
+
 def test_a_plan_that_follows_a_word_at_once_is_taken_by_a_daemon_of_another_host(
     gated: Project, until: Callable[..., None]
 ) -> None:

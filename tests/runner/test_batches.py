@@ -153,6 +153,23 @@ def test_what_an_administrator_canceled_stays_so_for_the_next_daemon_until_it_is
     assert site.state() is SUBMITTED
 
 
+def test_what_accounting_has_no_row_of_though_it_has_others_of_the_job_was_canceled(site: Site) -> None:
+    site.run(0)
+    site.system.lose(FIRST, Why.UNNAMED)
+    site.look(2)
+    assert site.state() is SUBMITTED  # accounting may be late
+    site.look(2)
+    assert site.state() is CANCELED
+
+
+def test_a_script_that_failed_of_which_accounting_is_late_has_failed(site: Site) -> None:
+    site.run(0)
+    (site.folder() / "0.log").write_text("module: command not found\n")
+    site.system.lose(FIRST, Why.UNNAMED)
+    site.look(4)
+    assert site.state() is FAILED
+
+
 def test_what_vanished_before_it_began_is_what_the_batch_system_says_of_such_tasks(site: Site) -> None:
     site.system.vanished = Why.CANCELED
     site.run(0, stages="ab")
