@@ -80,12 +80,15 @@ def fate_of(task: Task, said: Fate | None, executor: BatchExecutor, now: float) 
     """
     assert task.asked_at is not None
     told = None if said is None else said.why
-    if told in {None, Why.UNNAMED} and now < task.asked_at + LAG_S:
-        return None
     if told not in {None, Why.UNNAMED, Why.ENDED}:
         return said
+    if told is not Why.ENDED and now < task.asked_at + LAG_S:
+        return None
     why = executor.told_in(task.last_said())
-    if why is not None or told is Why.ENDED:
-        return Fate(why) if why else said
-    never_ran = not task.has_begun and not task.last_words()
-    return Fate((Why.CANCELED if told else executor.vanished) if never_ran else None)
+    if why is not None:
+        return Fate(why)
+    if told is Why.ENDED:
+        return said
+    if task.has_begun or task.last_words():
+        return Fate()
+    return Fate(executor.vanished if told is None else Why.CANCELED)

@@ -200,7 +200,8 @@ class BatchExecutor(Protocol):
         or not: their ids."""
 
     def gone(self, tasks: Collection[TaskId], names: Collection[str], since: float) -> Sequence[Gone]:
-        """What accounting says of tasks that are over; of those that it does not know (yet), nothing."""
+        """What accounting says of tasks that are over; of those that it does not know (yet), nothing, or that they are
+        UNNAMED."""
 
     def told_in(self, log: str) -> Why | None:
         """Why the batch system ended a task, by what it wrote itself into the task's log; None: nothing of that."""
