@@ -85,7 +85,8 @@ def fate_of(task: Task, said: Fate | None, executor: BatchExecutor, now: float) 
     if told is not Why.ENDED and now < task.asked_at + LAG_S:
         return None
     why = executor.told_in(task.last_said())
-    if why is not None:
+    # Slurm also writes that a task is canceled when it only warns it of its time limit.
+    if why is not None and not (why is Why.CANCELED and task.has_begun):
         return Fate(why)
     if told is Why.ENDED:
         return said

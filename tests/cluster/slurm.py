@@ -21,7 +21,6 @@ from tests.cluster.machine import Daemon, call, free_port, install, wait_for, wo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
 GPUS = 2  # of each node
 TEMPLATES = Path(__file__).with_name("etc")
@@ -42,6 +41,7 @@ AccountingStoragePass=$directory/munge.socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=limits,qos
 """
+WATCHED = "JobAcctGatherParams=OverMemoryKill\n"
 LOOSE = "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n"
 TIGHT = "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\n"
 
@@ -50,7 +50,9 @@ TIGHT = "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\n"
 class Kind:
     """What differs between sites."""
 
-    accounting: bool = True  # slurmdbd and MariaDB: `sacct` works, and quality-of-service limits are enforced
+    # slurmdbd and MariaDB: `sacct` works, and quality-of-service limits are enforced. Without them a job that is seen
+    # to take more memory than it asked for is killed.
+    accounting: bool = True
     cgroups: bool = False  # memory is limited: OUT_OF_MEMORY is real
 
 
@@ -136,19 +138,13 @@ class Slurm:
         """Puts the cable back."""
         self.hosts.join(name)
 
-    def small_arrays(self, size: int) -> AbstractContextManager[None]:
-        """Within, an array may have so many tasks."""
-        return self._changed("SchedulerParameters=", f"SchedulerParameters=max_array_tasks={size},")
-
-    def watched_memory(self) -> AbstractContextManager[None]:
-        """Within, a job that is seen to take more memory than it asked for is killed, without control groups."""
-        frequency = "JobAcctGatherFrequency="
-        return self._changed(f"{frequency}5", f"{frequency}1\nJobAcctGatherParams=OverMemoryKill")
-
     @contextmanager
-    def _changed(self, old: str, new: str) -> Iterator[None]:
+    def small_arrays(self, size: int) -> Iterator[None]:
+        """Within, an array may have so many tasks."""
         text = self.configuration.read_text()
-        self.configuration.write_text(text.replace(old, new))
+        self.configuration.write_text(
+            text.replace("SchedulerParameters=", f"SchedulerParameters=max_array_tasks={size},")
+        )
         try:
             self.call("scontrol", "reconfigure")
             yield
@@ -190,7 +186,7 @@ class Slurm:
             "nodes": "\n".join(self._nodes()),
         }
         text = (TEMPLATES / "slurm.conf").read_text()
-        text += ACCOUNTING if self.kind.accounting else ""
+        text += ACCOUNTING if self.kind.accounting else WATCHED
         text += TIGHT if self.kind.cgroups else LOOSE
         self._write("slurmdbd.conf", Template((TEMPLATES / "slurmdbd.conf").read_text()).substitute(values))
         self._write("slurm.conf", Template(text).substitute(values))

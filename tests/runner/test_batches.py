@@ -281,6 +281,16 @@ def test_what_the_batch_system_wrote_itself_tells_what_accounting_does_not(site:
     assert len(site.system.batches) == 1
 
 
+@pytest.mark.parametrize("why", [Why.ENDED, None])
+def test_what_was_warned_of_its_time_limit_goes_on(site: Site, why: Why | None) -> None:
+    site.run(0, command=DIES)
+    site.start().wait(30)
+    (site.folder() / "0.log").write_text("fake: canceled\n")
+    site.system.lose(FIRST, why)
+    site.look(4)
+    assert site.state() is SUBMITTED
+
+
 def test_a_script_that_ends_without_running_the_trial_is_not_begun_again_and_again(site: Site) -> None:
     site.run(0, stages="ab")
     site.system.lose(FIRST, Why.ENDED)
