@@ -28,7 +28,7 @@ EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
 
 
 def run(options: argparse.Namespace) -> int:
-    """Watches, or waits in silence, to the end; Ctrl-C leaves the work alone."""
+    """Watches, or waits in silence, to the end; Ctrl-C, and `timeout`, leave the work alone."""
     return follow(options, None if options.subcommand == "wait" else _watcher)
 
 
@@ -55,7 +55,7 @@ def _attach(channel: Channel, output: Path, watcher_of: Callable[[Progress, int,
     own = {trial.key: trial for trial in trials}
     follower = Follower(channel, own, watcher, progress, lambda: client.connect_or_start(output))
     try:
-        left = follower.follow(first, stops_at_ctrl_c=False)
+        left = follower.follow(first, is_own=False)
     finally:
         watcher.close()
         follower.close()

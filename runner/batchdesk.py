@@ -38,9 +38,9 @@ class _Trouble:
         self.again_at = boot_seconds() + self.wait_s
         self.wait_s = min(2 * self.wait_s, AGAIN_S)
 
-    def end(self) -> None:
-        """It works again."""
-        self.text, self.again_at, self.wait_s = "", 0.0, _FIRST_AGAIN_S
+    def hurry(self) -> None:
+        """It is tried again at once, for the first time."""
+        self.again_at, self.wait_s = 0.0, _FIRST_AGAIN_S
 
 
 class BatchDesk:
@@ -110,7 +110,8 @@ class BatchDesk:
     @property
     def trouble(self) -> str:
         """What the batch system does not do at present, in its own words."""
-        return next((item.text for item in (self._answering, *self._taking.values()) if item.text), "")
+        waited_for = (self._answering, *map(self._trouble_of, self.waiting))
+        return next((item.text for item in waited_for if item.text), "")
 
     def may_have(self, array: Array) -> bool:
         """Whether the batch system may have an array whose job is not known, because its answer was lost."""
@@ -163,10 +164,9 @@ class BatchDesk:
             if error is not None:
                 self._fail(trouble, error)
                 return
-            if trouble.text and not isinstance(future.result(), RunnerError):
-                trouble.end()
-                self._say(f"{self.name} {trouble.over}.")
             then(future.result())
+            if trouble.text and not isinstance(future.result(), RunnerError):
+                self._recover(trouble)
 
         self._errands.do(work, done)
 
@@ -177,6 +177,13 @@ class BatchDesk:
         if text != trouble.text:
             trouble.text = text
             self._say(f"{self.name}: {text.rstrip('.')}. It is asked again; what runs goes on.")
+
+    def _recover(self, trouble: _Trouble) -> None:
+        """It works again, and is said to when nothing waits for it: a full queue takes a few, and is full again."""
+        trouble.hurry()
+        if all(self._trouble_of(array) is not trouble for array in self.waiting):
+            trouble.text = ""
+            self._say(f"{self.name} {trouble.over}.")
 
     def _canceled(self, future: Future[None]) -> None:
         self._cancels -= 1

@@ -95,8 +95,8 @@ class BatchReturns:
             array = task.array
             if task.asked_at is None or array.job is None:
                 continue
-            vanished = self._desks[array.intent.executor].executor.vanished
-            found = fate_of(task, said.get((array.intent.name, TaskId(array.job, task.number))), vanished, now)
+            executor = self._desks[array.intent.executor].executor
+            found = fate_of(task, said.get((array.intent.name, TaskId(array.job, task.number))), executor, now)
             if found is not None:
                 try:
                     self._settle(task, found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner import batchfile, claims
-from runner.logtail import last_line
+from runner.logtail import last_line, read_tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +103,10 @@ class Task:
     def last_words(self) -> str:
         """The last line of that."""
         return last_line(str(self.log))
+
+    def last_said(self) -> str:
+        """The end of that, as it stands."""
+        return read_tail(str(self.log))
 
     def is_dead(self, now: float) -> bool:
         """Whether nobody runs it, or can any more; a copy that still may is fenced off."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from runner.executors.batch import Why
 from runner.model import IN_HAND, JobState
 from runner.recovery import Fate
 
 if TYPE_CHECKING:
     from runner.batchnews import News
     from runner.batchtasks import Task
-    from runner.executors.batch import Why
+    from runner.executors.batch import BatchExecutor
     from runner.scheduler import Scheduler
 
 LAG_S = 20.0  # so long accounting may say nothing yet of a task that is gone
@@ -72,13 +73,23 @@ class Verdicts:
         return all(key in task.told for key in left)
 
 
-def fate_of(task: Task, said: Fate | None, vanished: Why | None, now: float) -> Fate | None:
+def fate_of(task: Task, said: Fate | None, executor: BatchExecutor, now: float) -> Fate | None:
     """Why a task is gone, by what accounting has `said` if anything; None: it may say something yet.
 
-    `vanished` is what the batch system means by saying nothing of one that never began.
+    Where that is no reason, what the batch system wrote into the task's log tells one.
     """
     assert task.asked_at is not None
-    if said is None and now >= task.asked_at + LAG_S:
-        never_ran = not task.has_begun and not task.last_words()
-        return Fate(vanished if never_ran else None)
-    return said
+    told = None if said is None else said.why
+    if told not in {None, Why.UNNAMED, Why.ENDED}:
+        return said
+    if told is not Why.ENDED and now < task.asked_at + LAG_S:
+        return None
+    why = executor.told_in(task.last_said())
+    # Slurm also writes that a task is canceled when it only warns it of its time limit.
+    if why is not None and not (why is Why.CANCELED and task.has_begun):
+        return Fate(why)
+    if told is Why.ENDED:
+        return said
+    if task.has_begun or task.last_words():
+        return Fate()
+    return Fate(executor.vanished if told is None else Why.CANCELED)

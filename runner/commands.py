@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runner import daemonview, notify, plans
@@ -67,6 +68,7 @@ class Commands:
             raise InputError(
                 f"{word}: the daemon does not know this; it may be of another version: `run stop`, then `run`."
             )
+        self._keep_canceled()  # before a word that asks for it again
         try:
             return method(self, request)
         except OSError as error:
@@ -91,12 +93,19 @@ class Commands:
             self._children.append((time.monotonic() + NOTIFY_S, child))
 
     def tend(self) -> None:
-        """Ends notifications that hang, and rounds of searches that take too long."""
+        """Ends notifications that hang, and rounds that take too long; keeps what was canceled elsewhere."""
+        self._keep_canceled()
         for end, child in self._children:
             if child.poll() is None and time.monotonic() > end:
                 os.killpg(child.pid, signal.SIGKILL)
         self._children = [(end, child) for end, child in self._children if child.poll() is None]
         self._rounds.tend(time.time(), self._say)
+
+    def _keep_canceled(self) -> None:
+        """What somebody canceled at a batch system stays so for the next daemon, as if it had been canceled here."""
+        if canceled := self._daemon.canceled_elsewhere():
+            with suppress(OSError):  # a full disk: the next daemon runs it again
+                self._journal.append({"kind": "cancel", "trials": canceled})
 
     # --- a plan ---
 

@@ -69,8 +69,8 @@ class Daemon:
         self._shortage = Shortage(self._ledger, say)
         self._pruning = Pruning(self.scheduler)
         self._aftermath = Aftermath(self.scheduler, self.intake, self._pruning, tell, self._pause_itself)
-        returns = Returns(self.scheduler, self.intake, tell, self._aftermath.returned, launcher.note_failure)
-        self._batches = self.intake.away = Batches(self.scheduler, self.intake, returns, tell, say, wake)
+        self._returns = Returns(self.scheduler, self.intake, tell, self._aftermath.returned, launcher.note_failure)
+        self._batches = self.intake.away = Batches(self.scheduler, self.intake, self._returns, tell, say, wake)
         self._looked_at = 0.0
         self._has_left = False
         self.stopped = 0  # how often it was told to stop at once
@@ -133,6 +133,11 @@ class Daemon:
             self.intake.pipeline.canceled(trial)
             count += len(canceled) + len(running)
         return count
+
+    def canceled_elsewhere(self) -> list[str]:
+        """The keys of trials that somebody has taken out of a batch system's queue since this was asked last."""
+        found, self._returns.canceled = self._returns.canceled, []
+        return found
 
     def drain(self) -> None:
         """Lets what runs come to its end, and starts nothing more."""

@@ -27,32 +27,45 @@ LOOKS = 3  # so often it must be missing: one that ends has submitted the next b
 
 
 def hand_over(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str | None:
-    """Leaves a plan for the daemon that works elsewhere; returns what to tell the user, None where it is dead.
+    """Leaves a plan for the daemon that works elsewhere; returns what to tell the user, None where it is gone.
 
     Raises:
         RunnerError: it did not take it.
     """
     holder = client.elsewhere(request.output)
     assert holder is not None
-    plan_id = handover.write(request, trials, places)
-    entry = handover.entry(request, len(trials))
-    word = {"do": "submit", "plan": plan_id, "entry": entry, "size": request.journal_size}
-    left = inbox.drop(request.output, word)
     end = time.monotonic() + TAKEN_S
     while True:
-        # Asked first: it may take the plan and leave at once.
-        is_there = client.elsewhere(request.output) is not None
-        if any(told.get("plan") == plan_id for told in Journal(request.output).entries()):
+        plan_id = handover.write(request, trials, places)
+        word = {"do": "submit", "plan": plan_id, "entry": handover.entry(request, len(trials))}
+        left = inbox.drop(request.output, word | {"size": request.journal_size})
+        if _is_taken(request, plan_id, end):
             handover.copy_file(request)
             return f"Handed to the daemon on {holder.host}, which goes on. `run status` sums it up, `run wait` waits."
-        if not is_there or time.monotonic() >= end:
+        left.unlink(missing_ok=True)
+        plans.delete(request.output, plan_id)
+        if client.elsewhere(request.output) is None:
+            return None
+        if time.monotonic() >= end:
             break
-        time.sleep(POLL_S)
-    left.unlink(missing_ok=True)
-    plans.delete(request.output, plan_id)
-    if not is_there:
-        return None
+        request, trials = handover.again(request)
     raise RunnerError(f"{request.output}: the daemon on {holder.host} did not take the plan; see .runner/daemon.log.")
+
+
+def _is_taken(request: Request, plan_id: str, end: float) -> bool:
+    """Whether the daemon takes a plan in before the time `end`.
+
+    False at once where it is gone, or a word that was left before the plan came first, which is out of date then.
+    """
+    journal = Journal(request.output)
+    while True:
+        # Asked first: it may take the plan and leave at once.
+        is_there, size = client.elsewhere(request.output) is not None, journal.size()
+        if any(told.get("plan") == plan_id for told in journal.entries()):
+            return True
+        if not is_there or size != request.journal_size or time.monotonic() >= end:
+            return False
+        time.sleep(POLL_S)
 
 
 def submit(request: Request, trials: Sequence[PlannedTrial], places: Places) -> str:

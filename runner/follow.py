@@ -68,14 +68,15 @@ class Follower:
         self._was_stopped = False
         self.has_left = False  # the daemon has nothing left to do
 
-    def follow(self, first: Message, stops_at_ctrl_c: bool) -> Left:
-        """Watches to the end; `first` is the answer that opened the watch."""
-        self._take(first)
+    def follow(self, first: Message, is_own: bool) -> Left:
+        """Watches to the end; `first` is the answer that opened the watch. A signal that ends the watch ends the work,
+        too, where that `is_own`; a closed terminal does not."""
         with _signals() as signals:
+            self._take(first)
             while self._is_over is None and not self._progress.is_over:
                 self._watcher.tick(time.time())
                 for number in signals.wait(self._channel.fileno(), TICK_S):
-                    if number == signal.SIGHUP or (number == signal.SIGINT and not stops_at_ctrl_c):
+                    if number == signal.SIGHUP or not is_own:
                         return Left.DETACHED
                     self._stop()
                 if signals.is_readable:

@@ -101,10 +101,14 @@ def hand_over(
             copy_file(request)
             return channel, request, trials, answer
         plans.delete(request.output, plan_id)
-        # Another `run` has been here since: its trials and defaults count.
-        request = planning.again(request)
-        trials = planned_trials(request)
+        request, trials = again(request)
     raise RunnerError(f"{request.output}: too many `run` at once; try again.")
+
+
+def again(request: Request) -> tuple[Request, list[PlannedTrial]]:
+    """The same request, and its trials, where something else was asked for since: its trials and defaults count."""
+    request = planning.again(request)
+    return request, planned_trials(request)
 
 
 def _ask(channel: Channel, request: Request, message: Message) -> tuple[Channel, Message]:

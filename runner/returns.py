@@ -54,6 +54,7 @@ class Returns:
         self._after = after
         self._note_failure = note_failure
         self._vanished: Counter[str] = Counter()  # how often a trial's task was gone before it began
+        self.canceled: list[str] = []  # by somebody at the batch system: the keys of the trials
 
     def returned(self, trial: Trial, batch: str, fate: Fate, resumes: int, now: float) -> None:
         """A trial's task of a batch is over; one that was cut off goes on, `resumes` times."""
@@ -69,6 +70,7 @@ class Returns:
         is_due = True
         if due is not None and fate.why is Why.CANCELED:
             _end(states, due, JobState.CANCELED)
+            self.canceled.append(trial.key)
         elif due is not None and max(found.resumed.get(due, 0), self._vanished[trial.key]) > resumes:
             states[due], is_due = JobState.INTERRUPTED, False
         self._take(trial, before, states, again_at, is_due)

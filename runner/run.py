@@ -121,7 +121,7 @@ def _watch(
     )
     follower = Follower(channel, own, watcher, progress, lambda: client.connect_or_start(request.output))
     try:
-        return follower.follow(first, stops_at_ctrl_c=True)
+        return follower.follow(first, is_own=True)
     finally:
         watcher.close()
         follower.close()

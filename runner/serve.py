@@ -249,9 +249,8 @@ def _serve_here(output: Path) -> int:
     left: list[Server] = []
     began_at = time.monotonic()
     code = _serve(output, os.open(os.devnull, os.O_WRONLY), left.append)
-    if not Journal(output).is_open():
-        submitjob.over(output)
-    elif left and left[0].was_told_to_leave:  # where another one serves, each job would submit the next at once
+    # Where another one serves, each job would submit the next at once.
+    if Journal(output).is_open() and left and left[0].was_told_to_leave:
         job = submitjob.submit_again(output, time.monotonic() - began_at)
         print("No other daemon is submitted." if job is None else f"The next daemon is job {job}.")
     return code
@@ -281,6 +280,8 @@ def _serve(output: Path, tell_ready: int, has_left: Callable[[Server], None] = l
     except BaseException:
         log.exception("The daemon ends because of an error of its own; attempts go on, the next daemon adopts them.")
         return 1
+    if not Journal(output).is_open():
+        submitjob.over(output)
     lock.release()
     has_left(server)
     return code

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 
 from filelock import FileLock
@@ -40,7 +41,16 @@ def fetch(url: str, directory: Path) -> Path:
     path = directory / url.rpartition("/")[2]
     with downloading(directory, url):
         if not path.exists():
-            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response, replacing(path) as file:
+            with _opened(url) as response, replacing(path) as file:
                 while block := response.read(BLOCK):
                     file.write(block)
     return path
+
+
+def _opened(url: str) -> HTTPResponse:
+    try:
+        response: HTTPResponse = urllib.request.urlopen(url, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is a response, too
+        raise
+    return response

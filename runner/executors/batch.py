@@ -106,6 +106,7 @@ class Why(StrEnum):
     NODE_LOST = "node lost"
     PREEMPTED = "preempted"
     CANCELED = "canceled"  # by somebody, an administrator for one
+    UNNAMED = "unnamed"  # canceled while it waited, unless accounting is late: it has others of the job
 
 
 class TaskId(NamedTuple):
@@ -199,7 +200,11 @@ class BatchExecutor(Protocol):
         or not: their ids."""
 
     def gone(self, tasks: Collection[TaskId], names: Collection[str], since: float) -> Sequence[Gone]:
-        """What accounting says of tasks that are over; of those that it does not know (yet), nothing."""
+        """What accounting says of tasks that are over; of those that it does not know (yet), nothing, or that they are
+        UNNAMED."""
+
+    def told_in(self, log: str) -> Why | None:
+        """Why the batch system ended a task, by what it wrote itself into the task's log; None: nothing of that."""
 
     def cancel(self, job: str, numbers: Collection[int] | None = None) -> None:
         """Ends these tasks of a job, or all of it; what is over already does not matter."""

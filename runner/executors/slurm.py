@@ -63,6 +63,15 @@ _FULL = re.compile(r"submit\w*limit", re.IGNORECASE)
 _POLICY = re.compile("violates accounting/QOS policy", re.IGNORECASE)
 _OWN_LIMIT = re.compile(r"\b(?:QOS|Assoc)\w*(?:Limit|Max|Min|PerJob)\w*")
 _NOT_THERE = re.compile("invalid job id|already complet", re.IGNORECASE)
+# What slurmstepd writes into the log of a task that it ends.
+_TOO_LARGE = re.compile(r"^slurmstepd\S* error: .*(?:exceeded \w* ?memory limit|oom.kill)", re.MULTILINE)
+_ENDED = re.compile(r"^slurmstepd\S* error: \*\*\* JOB .* CANCELLED AT \S+(?: DUE TO ([A-Z ]+))?", re.MULTILINE)
+_REASON = {
+    "TIME LIMIT": Why.TIME_LIMIT,
+    "PREEMPTION": Why.PREEMPTED,
+    "JOB REQUEUE": Why.PREEMPTED,
+    "NODE FAILURE": Why.NODE_LOST,
+}
 
 
 class SlurmKeys(BatchKeys):
@@ -144,6 +153,7 @@ class SlurmExecutor:
         except UnreachableError:
             return []
         newest: dict[TaskId, tuple[tuple[int, bool], Gone | None]] = {}
+        known: dict[str, str] = {}  # the names of the jobs
         for name, state, code, submit, job_name in rows:
             # An id is used again when the controller forgot the job; a task that was begun anew has a row for each.
             if job_name not in names or not submit.isdecimal() or int(submit) < since - _CLOCKS_S:
@@ -151,9 +161,21 @@ class SlurmExecutor:
             # A row of many tasks stays as it was when one of them began, and got a row of its own.
             rank = (int(submit), "[" not in name)
             for task in _tasks(name):
+                known[task.job] = job_name
                 if task in tasks and (task not in newest or rank >= newest[task][0]):
                     newest[task] = (rank, _gone(task, job_name, state, code))
-        return [gone for _, gone in newest.values() if gone]
+        # A task that is canceled alone while it waits is in no row.
+        unnamed = [
+            Gone(task, known[task.job], Why.UNNAMED, "") for task in set(tasks) - newest.keys() if task.job in known
+        ]
+        return [*(gone for _, gone in newest.values() if gone), *unnamed]
+
+    def told_in(self, log: str) -> Why | None:
+        """Why Slurm ended a task, by what it wrote itself into the task's log; None: nothing of that."""
+        if _TOO_LARGE.search(log):  # it is told as canceled, too
+            return Why.OUT_OF_MEMORY
+        endings = _ENDED.findall(log)  # a task that was begun anew may have several
+        return _REASON.get(endings[-1].strip(), Why.CANCELED) if endings else None
 
     def cancel(self, job: str, numbers: Collection[int] | None = None) -> None:
         """Ends these tasks of a job, or all of it; what is over already does not matter."""

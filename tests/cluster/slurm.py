@@ -41,6 +41,7 @@ AccountingStoragePass=$directory/munge.socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=limits,qos
 """
+WATCHED = "JobAcctGatherParams=OverMemoryKill\n"
 LOOSE = "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n"
 TIGHT = "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\n"
 
@@ -49,7 +50,9 @@ TIGHT = "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\n"
 class Kind:
     """What differs between sites."""
 
-    accounting: bool = True  # slurmdbd and MariaDB: `sacct` works, and quality-of-service limits are enforced
+    # slurmdbd and MariaDB: `sacct` works, and quality-of-service limits are enforced. Without them a job that is seen
+    # to take more memory than it asked for is killed.
+    accounting: bool = True
     cgroups: bool = False  # memory is limited: OUT_OF_MEMORY is real
 
 
@@ -183,7 +186,7 @@ class Slurm:
             "nodes": "\n".join(self._nodes()),
         }
         text = (TEMPLATES / "slurm.conf").read_text()
-        text += ACCOUNTING if self.kind.accounting else ""
+        text += ACCOUNTING if self.kind.accounting else WATCHED
         text += TIGHT if self.kind.cgroups else LOOSE
         self._write("slurmdbd.conf", Template((TEMPLATES / "slurmdbd.conf").read_text()).substitute(values))
         self._write("slurm.conf", Template(text).substitute(values))

@@ -173,3 +173,47 @@ def test_what_an_administrator_deletes_is_not_run_again(site: FaultySite, system
     assert "CANCEL    a: 1/2, output/N_0" in output
     assert "CANCEL    a: 2/2, output/N_1" in output
     assert not site.living()
+
+
+def test_without_accounting_what_was_deleted_while_its_script_starts_is_canceled(
+    slurm_without_accounting: Slurm, site_of: Callable[..., FaultySite], see: See
+) -> None:
+    site = site_of(slurm_without_accounting)
+    site.write_trials(1, setup="touch starts; sleep 600")
+    process = site.start()
+    see((site.path / "starts").exists)
+    slurm_without_accounting.call(*site.words.cancel)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1, output
+    assert "CANCEL    a: 1/1, output/N_0" in output
+    assert not site.ledger()
+
+
+def test_a_task_that_took_too_much_memory_is_not_run_again(
+    slurm_without_accounting: Slurm, site_of: Callable[..., FaultySite]
+) -> None:
+    site = site_of(slurm_without_accounting)
+    site.write_params("resource: {cpu: 1}\ntemplate: {a: python hungry.py}\n---\nn: 0\n", lease="10s")
+    site.write("import time\ntaken = b'x' * (300 << 20)\ntime.sleep(60)\n", "hungry.py")
+    said = site.run()
+    assert said.returncode == 1, said.stdout
+    assert site.stat("N_0") == {"a": "failed"}
+    (end,) = site.attempts("N_0", "end")
+    assert end["cause"] == "host-oom"
+
+
+def test_a_task_that_was_deleted_alone_while_it_waited_is_not_run(
+    site: FaultySite, system: Slurm | GridEngine, see: See
+) -> None:
+    site.write_trials(4, limit=1)
+    process = site.start()
+    see(lambda: site.ledger()["begin 0"] == 1)
+    (record,) = (site.output / ".runner" / "batches").glob("*/job")
+    job = json.loads(record.read_text())["job"]
+    system.call(*(["scancel", f"{job}_2"] if site.place.name == "slurm" else ["qdel", f"{job}.3"]))
+    see(lambda: '"canceled": 1' in site.run("status", "--json").stdout)
+    site.go()
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1, output
+    assert site.ledger() == Counter(f"{word} {n}" for word in ("begin", "end") for n in (0, 1, 3))
+    assert "CANCEL    a: 3/4, output/N_2" in output

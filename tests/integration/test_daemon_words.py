@@ -110,12 +110,17 @@ def test_logs_says_that_a_log_is_no_longer_there(project: Project) -> None:
     assert "`run status N_0` says how it stands." in said.stderr
 
 
-def test_ctrl_c_in_watch_and_logs_leaves_the_work_alone(gated: Project) -> None:
-    for words, code in ((["watch"], 130), (["logs", "-f", "N_0"], 0)):
+def test_who_stops_watching_leaves_the_work_alone(gated: Project) -> None:
+    interrupt, terminate = signal.SIGINT, signal.SIGTERM  # `timeout 1h run wait` sends the second
+    for words, number, code in (
+        (["watch"], interrupt, 130),
+        (["watch"], terminate, 130),
+        (["logs", "-f", "N_0"], interrupt, 0),
+    ):
         process = gated.start(*words)
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(20) == code
         assert gated.daemons()
     assert len(gated.living()) >= 2
@@ -379,6 +384,34 @@ def test_a_dead_daemon_of_another_host_or_container_is_replaced(project: Project
     assert (said.returncode, project.stat("N_1")) == (0, {"a": "finished"}), said
     assert list((project.output / ".runner" / "inbox").glob("*")) == []
     assert "refused" not in (project.output / ".runner" / "daemon.log").read_text()
+
+
+def test_work_of_a_submitted_daemon_that_another_one_has_finished_waits_for_no_job(gated: Project) -> None:
+    asked = {"executor": "slurm", "told": {}, "time_s": 60.0, "variables": {}}
+    record = {"asked": asked, "name": "run-0", "since": 0.0, "job": "12"}
+    (gated.output / ".runner" / "daemon.job").write_text(json.dumps(record))
+    go(gated, 0, 1, 2, 3)
+    assert gated.run("wait").returncode == 0
+    assert gated.run("status").stdout.startswith("No daemon works here: all is complete.")
+
+
+def test_a_plan_that_follows_a_word_at_once_is_taken_by_a_daemon_of_another_host(
+    gated: Project, until: Callable[..., None]
+) -> None:
+    lock, inbox = gated.output / ".runner" / "lock", gated.output / ".runner" / "inbox"
+    holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps(holder | {"host": "elsewhere", "boot": "another"}))
+    (daemon,) = gated.daemons()
+    daemon.suspend()  # it looks every few seconds
+    gated.write(GATED.replace("[0, 1, 2, 3]", "[0, 1, 2, 3, 4]"))
+    assert gated.run("cancel", "N_2").returncode == 0
+    run = gated.start()
+    until(lambda: len(list(inbox.glob("*.json"))) == 2, gated.trials)
+    daemon.resume()
+    said, complaint = run.communicate(timeout=30)
+    assert (run.returncode, "Handed to the daemon on elsewhere" in said) == (0, True), complaint
+    lock.write_text(json.dumps(holder))
+    assert {"N_2", "N_4"} <= states(gated).keys()
 
 
 def test_words_without_a_daemon_say_so(project: Project) -> None:

@@ -98,6 +98,10 @@ class FakeSystem:
         found = [Gone(task, self.batches[task.job].name, *self.fates[task]) for task in tasks if task in self.fates]
         return [item for item in found if item.name in names]
 
+    def told_in(self, log: str) -> Why | None:
+        words = [why for why in Why if f"fake: {why.value}\n" in log]
+        return words[0] if words else None
+
     def cancel(self, job: str, numbers: Collection[int] | None = None) -> None:
         self._command("cancel")
         self.canceled.append((job, None if numbers is None else tuple(sorted(numbers))))

@@ -150,6 +150,33 @@ def test_what_it_does_not_take_now_holds_up_only_what_is_like_it(desk: Desk) -> 
     assert desk.said.count("fake takes jobs again.") == 1
 
 
+def test_a_full_queue_that_takes_one_after_the_other_is_told_once(desk: Desk) -> None:
+    arrays = [desk.array(qos="few") for _ in range(4)]
+    for array in arrays:
+        desk.submit(array)
+    for room in range(4):
+        desk.system.room = room
+        desk.go(AGAIN_S)
+        assert len(desk.waiting) == 4 - room
+        assert desk.trouble == "sbatch: QOSMaxSubmitJobPerUserLimit"
+    desk.system.room = 4
+    desk.go(AGAIN_S)
+    told = [text for text in desk.said if not text.startswith("Submitted")]
+    full = "fake: sbatch: QOSMaxSubmitJobPerUserLimit. It is asked again; what runs goes on."
+    assert told == [full, "fake takes jobs again."]
+    assert desk.trouble == ""
+
+
+def test_what_was_taken_back_leaves_no_trouble_behind(desk: Desk) -> None:
+    array = desk.array()
+    desk.system.room = 0
+    desk.submit(array)
+    desk.go()
+    assert desk.trouble
+    desk.drop(array)
+    assert desk.trouble == ""
+
+
 @pytest.mark.parametrize("error", [RefusedError("no such partition"), InputError("no such script")])
 def test_what_is_never_taken_is_told_to_its_owner_alone(desk: Desk, error: Exception) -> None:
     array, other = desk.array(), desk.array()
@@ -173,7 +200,7 @@ def test_a_job_that_an_earlier_try_made_is_found(desk: Desk) -> None:
     desk.go(AGAIN_S)
     assert array.job == "1"
     assert len(desk.system.batches) == 1
-    assert desk.said[1] == "fake takes jobs again."
+    assert desk.said[-1] == "fake takes jobs again."
 
 
 def test_a_cancellation_that_fails_is_told_and_ends_nothing(desk: Desk) -> None:

@@ -139,6 +139,37 @@ def test_what_an_administrator_canceled_before_it_began_stays_canceled(site: Sit
     assert site.daemon.is_done
 
 
+def test_what_an_administrator_canceled_stays_so_for_the_next_daemon_until_it_is_asked_for(site: Site) -> None:
+    site.run(0, 1)
+    site.system.lose(FIRST, Why.CANCELED)
+    site.look(3)
+    site.commands.tend()
+    site.begin()
+    assert (site.state(), site.state("T_1")) == (CANCELED, SUBMITTED)
+    site.look(3)
+    assert len(site.system.batches) == 1
+    site.run(0)
+    site.begin()
+    assert site.state() is SUBMITTED
+
+
+def test_what_accounting_has_no_row_of_though_it_has_others_of_the_job_was_canceled(site: Site) -> None:
+    site.run(0)
+    site.system.lose(FIRST, Why.UNNAMED)
+    site.look(2)
+    assert site.state() is SUBMITTED  # accounting may be late
+    site.look(2)
+    assert site.state() is CANCELED
+
+
+def test_a_script_that_failed_of_which_accounting_is_late_has_failed(site: Site) -> None:
+    site.run(0)
+    (site.folder() / "0.log").write_text("module: command not found\n")
+    site.system.lose(FIRST, Why.UNNAMED)
+    site.look(4)
+    assert site.state() is FAILED
+
+
 def test_what_vanished_before_it_began_is_what_the_batch_system_says_of_such_tasks(site: Site) -> None:
     site.system.vanished = Why.CANCELED
     site.run(0, stages="ab")
@@ -227,6 +258,37 @@ def test_a_script_that_fails_is_told_with_its_last_words(site: Site, why: Why | 
     site.through("2")
     site.look()
     assert site.state() is COMPLETED
+
+
+@pytest.mark.parametrize("why", [Why.ENDED, None])
+def test_what_the_batch_system_wrote_itself_is_no_failure_of_the_script(site: Site, why: Why | None) -> None:
+    site.run(0, stages="ab")
+    (site.folder() / "0.log").write_text("fake: canceled\n")
+    site.system.lose(FIRST, why)
+    site.look(4)
+    assert site.states() == {"a": "canceled", "b": "blocked"}
+
+
+@pytest.mark.parametrize("why", [Why.ENDED, None])
+def test_what_the_batch_system_wrote_itself_tells_what_accounting_does_not(site: Site, why: Why | None) -> None:
+    site.run(0, command=DIES)
+    site.start().wait(30)
+    (site.folder() / "0.log").write_text("fake: out of memory\n")
+    site.system.lose(FIRST, why)
+    site.look(4)
+    assert site.state() is FAILED
+    assert site.ends()[0]["cause"] == "host-oom"
+    assert len(site.system.batches) == 1
+
+
+@pytest.mark.parametrize("why", [Why.ENDED, None])
+def test_what_was_warned_of_its_time_limit_goes_on(site: Site, why: Why | None) -> None:
+    site.run(0, command=DIES)
+    site.start().wait(30)
+    (site.folder() / "0.log").write_text("fake: canceled\n")
+    site.system.lose(FIRST, why)
+    site.look(4)
+    assert site.state() is SUBMITTED
 
 
 def test_a_script_that_ends_without_running_the_trial_is_not_begun_again_and_again(site: Site) -> None:

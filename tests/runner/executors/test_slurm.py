@@ -186,7 +186,8 @@ def test_missing_accounting_hides_nothing_but_accounting_that_fails_is_told(fake
 def test_why_tasks_are_gone(fakes: Fakes, recorded: Callable[[str], str]) -> None:
     fakes.answer("sacct", recorded("sacct.txt"))
     names = {"run-cccccccccccc", "run-dddddddddddd", "run-eeeeeeeeeeee", "run-ffffffffffff"}
-    tasks = {TaskId(job, number) for job in ("50", "51", "57", "58") for number in range(6)}
+    counts = {"50": 6, "51": 6, "57": 6, "58": 3}
+    tasks = {TaskId(job, number) for job, count in counts.items() for number in range(count)}
     gone = {
         f"{task.id.job}_{task.id.number}": (task.why, task.text) for task in SLURM.gone(tasks, names, 1_795_286_000.0)
     }
@@ -199,6 +200,8 @@ def test_why_tasks_are_gone(fakes: Fakes, recorded: Callable[[str], str]) -> Non
         "50_4": (Why.ENDED, "COMPLETED"),
         "50_5": (Why.ENDED, "COMPLETED"),
         **dict.fromkeys(["51_0", "51_1", "51_4", "57_0", "57_2", "57_4", "58_0", "58_1", "58_2"], canceled),
+        # They were canceled alone while they waited.
+        **dict.fromkeys(["51_2", "51_3", "51_5", "57_1", "57_3", "57_5"], (Why.UNNAMED, "")),
     }
     assert fakes.arguments("sacct")[-2:] == ["-j", "50,51,57,58"]
 
@@ -241,6 +244,12 @@ def test_a_tasks_own_row_counts_before_one_of_many_tasks(fakes: Fakes) -> None:
     assert why(fakes, "7_3|COMPLETED|0:0|1000|run-0", "7_[1-4%2]|PENDING|0:0|1000|run-0") == Why.ENDED
 
 
+def test_a_task_that_was_canceled_alone_while_it_waited_is_in_no_row(fakes: Fakes) -> None:
+    assert why(fakes, "7_0|COMPLETED|0:0|1000|run-0", "7_[4-5%2]|PENDING|0:0|1000|run-0") == Why.UNNAMED
+    assert why(fakes, "7_[3-5%2]|PENDING|0:0|1000|run-0") is None
+    assert why(fakes, "7_0|COMPLETED|0:0|300|run-0") is None  # of another job
+
+
 def test_an_id_that_was_used_before_is_another_job(fakes: Fakes) -> None:
     assert why(fakes, "7_3|COMPLETED|0:0|1000|run-other") is None
     assert why(fakes, "7_3|COMPLETED|0:0|300|run-0") is None  # long before it was submitted
@@ -250,6 +259,36 @@ def test_an_id_that_was_used_before_is_another_job(fakes: Fakes) -> None:
 def test_garbage_of_accounting_is_no_news(fakes: Fakes) -> None:
     assert why(fakes, "sacct: fatal") is None
     assert why(fakes, "7_3|COMPLETED|0:0|Unknown|run-0") is None
+
+
+AT = "slurmstepd-n1: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-22T18:57:10"
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (f"{AT} ***\n", Why.CANCELED),
+        (f"loading\n{AT.replace('-n1', '', 1)} ***\nThe allocation is about to end.\n", Why.CANCELED),
+        (f"{AT} DUE TO TIME LIMIT ***\n", Why.TIME_LIMIT),
+        (f"{AT} DUE TO PREEMPTION ***\n", Why.PREEMPTED),
+        (f"{AT} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n", Why.NODE_LOST),
+        (f"{AT} DUE TO JOB REQUEUE ***\n", Why.PREEMPTED),
+        (f"{AT} DUE TO JOB REQUEUE ***\n{AT} ***\n", Why.CANCELED),
+        (
+            "slurmstepd: error: StepId=1020.batch exceeded memory limit (325660672 > 104857600), being killed\n"
+            f"slurmstepd: error: Exceeded job memory limit\n{AT} ***\n",
+            Why.OUT_OF_MEMORY,
+        ),
+        (
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some of it was OOM Killed.\n",
+            Why.OUT_OF_MEMORY,
+        ),
+        ("the program says: *** JOB 12 ON n1 CANCELLED AT 1 ***\nslurmstepd: error: no such directory\n", None),
+        ("", None),
+    ],
+)
+def test_what_slurm_writes_into_a_log_tells_why_it_ended_the_task(log: str, expected: Why | None) -> None:
+    assert SLURM.told_in(log) == expected
 
 
 def test_tasks_are_canceled_together(fakes: Fakes) -> None:
