@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from runner import batchfile, records
+from runner.appendfile import whole_lines
 from runner.executors.batch import TaskId, TaskState, Why
 from runner.halving import Rule
 from runner.model import JobState
@@ -36,10 +38,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def runs(site: Site, until: Callable[..., None]) -> Callable[..., None]:
-    """Waits until so many attempts of a trial have begun."""
+    """Waits until so many attempts of a trial have begun, and the newest claim of their task has told of it."""
+
+    def is_told(name: str, job: str) -> bool:
+        newest = {claim.name.split(".")[0]: claim for claim in sorted(site.folder(job).glob("*.jsonl"))}
+        start = json.dumps(["START", name])[:-1].encode()
+        return any(line.startswith(start) for claim in newest.values() for line in whole_lines(claim))
 
     def runs(count: int = 1, name: str = "T_0", job: str = "1") -> None:
-        until(lambda: len(pids(site, name)) == count, lambda: site.log(job))
+        until(lambda: len(pids(site, name)) == count and is_told(name, job), lambda: site.log(job))
 
     return runs
 
