@@ -82,7 +82,7 @@ def _run(request: Request, trials: list[PlannedTrial], places: Places, console: 
     said = None
     if client.elsewhere(request.output) is not None:
         said = faraway.hand_over(request, trials, places)
-    elif request.options.submit is not None:
+    if said is None and request.options.submit is not None:
         said = faraway.submit(request, trials, places)
     if said is not None:
         _greet(console, request, trials, places.origin)

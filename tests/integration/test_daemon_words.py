@@ -369,21 +369,32 @@ def test_a_daemon_of_another_host_is_seen_and_gets_words_by_file(gated: Project)
     assert gated.stat("N_0") == {"a": "interrupted"}
 
 
-@pytest.mark.parametrize("boot", ["another", "this one"])
-def test_a_dead_daemon_of_another_host_or_container_is_replaced(project: Project, boot: str) -> None:
+def leave_dead(project: Project, boot: str) -> None:
+    """Finishes N_0, asks for N_1 too, and says that a daemon with this boot id works there, which is dead."""
     project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: 0\n")
     assert project.run().returncode == 0
     project.write("template: {a: 'true'}\nresource: {cpu: 1}\n---\nn: [0, 1]\n")
     lock = project.output / ".runner" / "lock"
-    boot = process.this_host().boot if boot == "this one" else boot
     holder = {"pid": 1, "host": "gone", "boot": boot, "pid_namespace": "n", "uid": 0, "started": "", "socket": ""}
     lock.write_text(json.dumps(holder))
     just_before = time.time() - client.STALE_S + 1.0  # another host's counts as dead in a second
     os.utime(lock, (just_before, just_before))
+
+
+@pytest.mark.parametrize("boot", ["another", "this one"])
+def test_a_dead_daemon_of_another_host_or_container_is_replaced(project: Project, boot: str) -> None:
+    leave_dead(project, process.this_host().boot if boot == "this one" else boot)
     said = project.run()
     assert (said.returncode, project.stat("N_1")) == (0, {"a": "finished"}), said
     assert list((project.output / ".runner" / "inbox").glob("*")) == []
     assert "refused" not in (project.output / ".runner" / "daemon.log").read_text()
+
+
+def test_what_is_to_be_submitted_does_not_run_here_in_place_of_a_dead_daemon(project: Project) -> None:
+    leave_dead(project, "another")
+    said = project.run("--submit", "1h")
+    assert (said.returncode, "--submit: no executor but this machine" in said.stderr) == (2, True), said
+    assert not (project.output / "N_1").exists()
 
 
 def test_work_of_a_submitted_daemon_that_another_one_has_finished_waits_for_no_job(gated: Project) -> None:
