@@ -103,9 +103,10 @@ class Commands:
 
     def _keep_canceled(self) -> None:
         """What somebody canceled at a batch system stays so for the next daemon, as if it had been canceled here."""
-        if canceled := self._daemon.canceled_elsewhere():
-            with suppress(OSError):  # a full disk: the next daemon runs it again
+        if canceled := self._daemon.canceled_elsewhere:
+            with suppress(OSError):  # a full disk: until there is room
                 self._journal.append({"kind": "cancel", "trials": canceled})
+                canceled.clear()
 
     # --- a plan ---
 

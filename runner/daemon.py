@@ -134,10 +134,10 @@ class Daemon:
             count += len(canceled) + len(running)
         return count
 
+    @property
     def canceled_elsewhere(self) -> list[str]:
-        """The keys of trials that somebody has taken out of a batch system's queue since this was asked last."""
-        found, self._returns.canceled = self._returns.canceled, []
-        return found
+        """The keys of trials that somebody has taken out of a batch system's queue, until they are cleared."""
+        return self._returns.canceled
 
     def drain(self) -> None:
         """Lets what runs come to its end, and starts nothing more."""

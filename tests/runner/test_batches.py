@@ -153,6 +153,25 @@ def test_what_an_administrator_canceled_stays_so_for_the_next_daemon_until_it_is
     assert site.state() is SUBMITTED
 
 
+def test_what_an_administrator_canceled_is_kept_when_the_disk_has_room_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_entry: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    site.run(0)
+    site.system.lose(FIRST, Why.CANCELED)
+    site.look(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(site.journal, "append", refuse)
+        site.commands.tend()
+    site.commands.tend()
+    site.commands.tend()
+    assert sum(entry["kind"] == "cancel" for entry in site.journal.entries()) == 1
+    site.begin()
+    assert site.state() is CANCELED
+
+
 def test_what_accounting_has_no_row_of_though_it_has_others_of_the_job_was_canceled(site: Site) -> None:
     site.run(0)
     site.system.lose(FIRST, Why.UNNAMED)
