@@ -123,6 +123,22 @@ def test_what_a_slot_has_beyond_its_need_is_given_to_others() -> None:
     assert filled(made, line) == [(2, "gpu 0")]
 
 
+def test_a_pool_remembers_whose_turn_it_is() -> None:
+    pool, quarter = GpuPool(), Fraction(1, 4)
+    pool.set_cards([Card("A", 20_000, label="0")], exists=True)
+    running = [slot for _, slot in pool.place([Demand("other half", share=2 * quarter), Demand(0, share=quarter)])]
+    for number in range(1, 9):
+        small = Demand(number, share=quarter)
+        running += [slot for _, slot in pool.place([Demand("half", share=2 * quarter), small])]
+        if len(running) == 2:
+            break
+        pool.release(running.pop(1))
+    # Two run there: so many may go before it, and then a place is kept for it.
+    assert number == 3
+    pool.release(running[0])
+    assert [placement.key for placement, _ in pool.place([Demand("half", share=2 * quarter)])] == ["half"]
+
+
 def test_what_others_are_to_leave_is_what_they_can_make_room_for() -> None:
     pool = GpuPool()
     pool.set_cards([Card("A", 20_000, label="0"), Card("B", 20_000, label="1")], exists=True)
