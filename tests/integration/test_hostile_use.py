@@ -59,13 +59,18 @@ x: [1, 2]
 WAIT = "while ! test -e go; do sleep 0.02; done"
 
 
-def test_a_directory_that_was_emptied_while_no_daemon_lived_refuses_nothing(
-    project: Project, until: Callable[..., None]
-) -> None:
+def empty_and_kill(project: Project, until: Callable[..., None]) -> None:
+    """Kills the daemon when a command has emptied its trial's directory and goes on."""
     project.write(EMPTIES.replace("{before}", "true").replace("{after}", WAIT))
     assert project.run("--detach").returncode == 0
     until((project.path / "emptied").exists, project.trials)
     project.daemons()[0].kill()
+
+
+def test_a_directory_that_was_emptied_while_no_daemon_lived_refuses_nothing(
+    project: Project, until: Callable[..., None]
+) -> None:
+    empty_and_kill(project, until)
     (project.path / "go").touch()
     until(lambda: not project.living(), project.living)
     (project.path / "again").touch()
@@ -80,10 +85,7 @@ def test_a_directory_that_was_emptied_while_no_daemon_lived_refuses_nothing(
 def test_an_attempt_that_deleted_its_records_does_not_run_beside_the_next_one(
     project: Project, until: Callable[..., None]
 ) -> None:
-    project.write(EMPTIES.replace("{before}", "true").replace("{after}", WAIT))
-    assert project.run("--detach").returncode == 0
-    until((project.path / "emptied").exists, project.trials)
-    project.daemons()[0].kill()
+    empty_and_kill(project, until)
     (project.path / "again").touch()
     result = project.run()
     assert result.returncode == 0, result.stdout + result.stderr
