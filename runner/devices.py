@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -95,6 +96,11 @@ class Snapshot:
     def device(self, uuid: str) -> Device | None:
         """The device with this UUID."""
         return next((device for device in self.devices if device.uuid == uuid), None)
+
+
+def is_gpu(item: str) -> bool:
+    """Whether an item has the form of an index, of an instance's (`0:1`), or of a UUID."""
+    return re.fullmatch(r"\d+(:\d+)?|(GPU|MIG)-[\w/-]+", item, re.ASCII) is not None
 
 
 def matches(item: str, device: Device) -> bool:

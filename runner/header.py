@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from runner import arithmetic
+from runner.devices import is_gpu
 from runner.errors import did_you_mean
 from runner.gather import ALL, needed
 from runner.halving import Rule
@@ -40,8 +41,8 @@ RESOURCES = (
 
 def _resource_item(value: Any) -> Any:
     parts = [part.strip() for part in str(value).split(",")]
-    if isinstance(value, bool) or not isinstance(value, int | str) or not all(parts):
-        raise ValueError('must be a GPU index (0) or several for one trial ("0,1")')
+    if isinstance(value, bool) or not isinstance(value, int | str) or not all(map(is_gpu, parts)):
+        raise ValueError('must be a GPU (0, or GPU-…) or several for one trial ("0,1"); for CPU slots: {cpu: 4}')
     return ",".join(parts)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import config, plan, plans, records, trials
+from runner.devices import is_gpu
 from runner.directories import Directories
 from runner.errors import InputError
 from runner.header import ResourceKeys
@@ -177,6 +178,6 @@ def _resource_option(words: Sequence[str]) -> Resource:
     if cpu and len(words) == 1:
         return ResourceKeys(cpu=int(cpu[1]))
     for word in words:
-        if not re.fullmatch(r"[\w-]+(,[\w-]+)*", word) or word == "auto":
+        if not all(map(is_gpu, word.split(","))):
             raise InputError(f"-r {word}: no resource; allowed: GPU indices such as 0 1 or 0,1 2,3, or cpu:4, or auto.")
     return list(words)

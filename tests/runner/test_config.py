@@ -152,7 +152,7 @@ RESOURCES = (
     "allowed: auto, a list of GPUs such as [0, 1] or ['0,1', '2,3'], {cpu: 4}, "
     "or conditions such as {name: A100, min_free_vram: 20GiB}."
 )
-ONE_GPU = 'must be a GPU index (0) or several for one trial ("0,1").'
+ONE_GPU = 'must be a GPU (0, or GPU-…) or several for one trial ("0,1"); for CPU slots: {cpu: 4}.'
 STAGE_KEYS = (
     "cpus, cwd, env, executor, gpus, grace, keep, on_oom, per_gpu, prune, retry, stagger, stall, timeout, vram_by"
 )
@@ -244,6 +244,9 @@ LETTERS = "allowed: up to 64 letters, digits, - and _."
         (HEAD + "resource: {}\n" + GRID, ", line 4, resource", RESOURCES),
         (HEAD + "resource:\n" + GRID, ", line 4, resource", RESOURCES),
         (HEAD + "resource: ['0,']\n" + GRID, ", line 4, resource.0", f"'0,' {ONE_GPU}"),
+        (HEAD + "resource: [cpu, cpu]\n" + GRID, ", line 4, resource.0", f"'cpu' {ONE_GPU}"),
+        (HEAD + "resource: [0, -1]\n" + GRID, ", line 4, resource.1", f"-1 {ONE_GPU}"),
+        (HEAD + "resource: [0, 'cuda:1']\n" + GRID, ", line 4, resource.1", f"'cuda:1' {ONE_GPU}"),
         (HEAD + "resource: [0, true]\n" + GRID, ", line 4, resource.1", f"True {ONE_GPU}"),
         (HEAD + "resource: [1.5]\n" + GRID, ", line 4, resource.0", f"1.5 {ONE_GPU}"),
         (HEAD + "resource: ['']\n" + GRID, ", line 4, resource.0", ONE_GPU),
