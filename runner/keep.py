@@ -7,7 +7,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from runner.trials import CONFIG_FILE
+from runner.model import CONFIG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

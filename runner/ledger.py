@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from runner import records, yamlfile
 from runner.gather import PREFIXES
-from runner.model import JobState
+from runner.model import CONFIG_FILE, JobState
 from runner.process import this_host
-from runner.trials import CONFIG_FILE, STATE_DIRECTORY, nested
+from runner.trials import STATE_DIRECTORY, nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 LOCAL = "local"  # the executor that is this machine
+CONFIG_FILE = "trial.yaml"  # in a trial's directory: its parameters, for programs that read a file
 
 
 class JobState(StrEnum):

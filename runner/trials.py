@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner import gather
 from runner.errors import InputError, did_you_mean
 from runner.grid import trial_id
-from runner.model import Fallback, PlannedTrial, Recipe
+from runner.model import CONFIG_FILE, Fallback, PlannedTrial, Recipe
 from runner.naming import Namer
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 STATE_DIRECTORY = ".runner"
-CONFIG_FILE = "trial.yaml"
 _PATHS = frozenset({"_output", "_config", "_trials"})
 MAX_COMMAND_BYTES = 131_000
 

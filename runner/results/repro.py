@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from runner import checkout, provenance, records
 from runner.errors import InputError, SystemFaultError
 from runner.examine.metrics import METRICS_FILE, read_metrics
+from runner.model import CONFIG_FILE
 from runner.results import chosen
-from runner.trials import CONFIG_FILE
 
 if TYPE_CHECKING:
     import argparse
