@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,10 +190,7 @@ def kill_all(token: str) -> None:
         send(pid, signal.SIGKILL)
 
 
-def signal_group(group: int, number: int) -> bool:
-    """Signals a process group; False when none of it is left."""
-    try:
+def signal_group(group: int, number: int) -> None:
+    """Signals a process group, of which nothing may be left, or only what another user owns."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True
