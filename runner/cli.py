@@ -228,3 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone; the interpreter's own flush at the end must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:  # the machine refused: no permission, a full disk
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        print(f"run: error: {place}{error.strerror or error}.", file=sys.stderr)
+        return EXIT_FAILED

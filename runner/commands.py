@@ -99,7 +99,7 @@ class Commands:
             if child.poll() is None and time.monotonic() > end:
                 os.killpg(child.pid, signal.SIGKILL)
         self._children = [(end, child) for end, child in self._children if child.poll() is None]
-        self._rounds.tend(time.time(), self._say)
+        self._rounds.tend(self._say)
 
     def _keep_canceled(self) -> None:
         """What somebody canceled at a batch system stays so for the next daemon, as if it had been canceled here."""

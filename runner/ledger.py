@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from runner.model import Job, Outcome, Recipe, Slot, Trial
     from runner.recovery import Found
     from runner.values import Params
+
+_LOG_TIME = re.compile(r"([0-9]{8}\.[0-9]{6})(?:\.[0-9]+)?\Z")
 
 
 class OutputGoneError(Exception):
@@ -223,10 +226,13 @@ def _local(second: int) -> str:
 
 
 def _new_log(directory: str, stage: str, now: float) -> str:
-    """A log name that no earlier attempt has, in mlrunner's form."""
-    second = name = f"log.{stage}.{_local(int(now))}"
+    """A log name in mlrunner's form that sorts after those of earlier attempts, wherever clock and time zone went."""
+    prefix = f"log.{stage}."
+    there = {name for name in os.listdir(directory) if name.startswith(prefix)}  # noqa: PTH208 - called for every job
+    times = (found[1] for name in there if (found := _LOG_TIME.match(name, len(prefix))))
+    second = name = f"{prefix}{max([_local(int(now)), *times])}"
     count = 1
-    while os.path.exists(f"{directory}/{name}"):  # noqa: PTH110 - called for every job
+    while name in there:
         count += 1
         name = f"{second}.{count}"
     return name

@@ -75,9 +75,9 @@ class NextRounds:
         self._journal.append(entry)
         self._joined(trials)  # before anything is told of them
 
-    def tend(self, now: float, say: Callable[[str], None]) -> None:
-        """Ends rounds that take too long; `now` is in seconds since the epoch."""
-        for unit, trials in self._limits.overdue(now):
+    def tend(self, say: Callable[[str], None]) -> None:
+        """Ends rounds that take too long."""
+        for unit, trials in self._limits.overdue():
             say(f"{unit.name}: the round's time limit is reached; what still runs is ended.")
             self._journal.append({"kind": "cancel", "trials": [trial.key for trial in trials]})
             self._daemon.cancel(trials)

@@ -10,7 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runner.appendfile import append_line, whole_lines
-from runner.errors import RunnerError
+from runner.errors import RunnerError, SystemFaultError
 from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:
@@ -40,9 +40,12 @@ class Journal:
 
         Raises:
             DamagedJournalError: an earlier line is damaged, or a newer version wrote the file.
+            SystemFaultError: it may not be read.
         """
         try:
             lines = whole_lines(self.path)
+        except PermissionError as error:
+            raise SystemFaultError(f"{self.path}: {error.strerror}.") from error
         except OSError as error:
             raise DamagedJournalError(f"{self.path}: {error.strerror}; move it away or mend it.") from error
         if not lines and self.path.exists() and any(self.path.parent.parent.glob("[!.]*/param")):

@@ -165,8 +165,10 @@ def _wired(number: int, needs: dict[str, Any] | None) -> dict[str, Any]:
 class Plan:
     """A plan's file, open for reading: the trials at once, what each runs when it is started."""
 
-    def __init__(self, output: Path, plan_id: str, only: Collection[tuple[int, int]] | None = None) -> None:
-        """With `only`, the places of some trials, no others are read.
+    def __init__(
+        self, output: Path, plan_id: str, only: Collection[tuple[int, int]] | None = None, *, is_shown: bool = False
+    ) -> None:
+        """With `only`, the places of some trials, no others are read; what is only shown, other users may read.
 
         Raises:
             DamagedPlanError: the file is missing or not whole.
@@ -174,7 +176,7 @@ class Plan:
         self.output = os.path.abspath(output)  # noqa: PTH100 - a text, joined for every trial
         self.path = directory_of(output) / f"{plan_id}.jsonl"
         self._lines: dict[str, tuple[int, int]] = {}  # of each trial, where its line begins, and its checksum
-        self.secrets = read_secrets(output, plan_id)
+        self.secrets = Secrets({}) if is_shown else read_secrets(output, plan_id)
         try:
             self._descriptor = os.open(self.path, os.O_RDONLY)
         except OSError as error:
@@ -300,7 +302,7 @@ def newest(output: Path, told: Sequence[str]) -> Plan | None:
     kept = ids(output)
     for plan_id in reversed([item for item in told if item in kept]):
         try:
-            return Plan(output, plan_id)
+            return Plan(output, plan_id, is_shown=True)
         except DamagedPlanError:
             continue
     return None
@@ -312,7 +314,7 @@ def latest(output: Path, told: Sequence[str]) -> list[Plan]:
     found: list[Plan] = []
     for plan_id in () if last is None else [item for item in told if item in ids(output)]:
         try:
-            plan = Plan(output, plan_id)
+            plan = Plan(output, plan_id, is_shown=True)
         except DamagedPlanError:
             continue
         if last is not None and plan.header.asked == last.header.asked:

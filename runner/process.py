@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,14 +131,15 @@ def start_ticks(pid: int) -> int | None:
 
 
 def boot_seconds() -> float:
-    """The clock that no one sets: seconds since boot, sleep included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """The clock that no one sets: seconds since boot, without those in which the machine was suspended."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def started_at(pid: int) -> float | None:
-    """When a process started, on that clock."""
+    """When a process started, on that clock; for how long it was suspended since then counts as its time."""
     ticks = start_ticks(pid)
-    return None if ticks is None else ticks / os.sysconf("SC_CLK_TCK")
+    suspended_s = time.clock_gettime(time.CLOCK_BOOTTIME) - boot_seconds()
+    return None if ticks is None else ticks / os.sysconf("SC_CLK_TCK") - suspended_s
 
 
 def is_same(pid: int, ticks: int) -> bool:
@@ -189,10 +191,7 @@ def kill_all(token: str) -> None:
         send(pid, signal.SIGKILL)
 
 
-def signal_group(group: int, number: int) -> bool:
-    """Signals a process group; False when none of it is left."""
-    try:
+def signal_group(group: int, number: int) -> None:
+    """Signals a process group, of which nothing may be left, or only what another user owns."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True

@@ -289,7 +289,11 @@ def _serve(output: Path, tell_ready: int, has_left: Callable[[Server], None] = l
 
 def _become_silent(log: Path, tell_ready: int) -> None:
     """From now on nobody reads standard error; what still comes there, as from notifications, goes beside the log."""
-    descriptor = os.open(log.with_suffix(".err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(log.with_suffix(".err"), flags, 0o600)
+    except PermissionError:  # another user's, where several share the directory; the log is silent then, too
+        descriptor = os.open(os.devnull, os.O_WRONLY)
     os.dup2(descriptor, 2)
     os.close(descriptor)
     _ready(tell_ready, 0)

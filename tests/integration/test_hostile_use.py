@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.protocol import Channel
-    from tests.conftest import Project
+    from tests.conftest import Project, Said
+
+    Typed = Callable[..., Said]
 
 SIMPLE = "template:\n  a: echo {x} > {_output}/result\nresource: {cpu: 2}\n---\nx: [1, 2, 3]\n"
 
@@ -207,6 +211,32 @@ def test_closed_standard_streams_do_no_harm(project: Project, standard: str) -> 
 
 
 # --- damage ---
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", b"output/.runner/trials"), "output/.runner/trials: Perm"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space"),  # standard output is on a full disk
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(
+    project: Project, typed: Typed, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    project.output.mkdir()
+    monkeypatch.setattr("runner.status.overview.look", Mock(side_effect=error))
+    told = typed("status")
+    assert (told.code, told.err.count("\n")) == (1, 1)
+    assert told.err.startswith(f"run: error: {said}")
+
+
+def test_a_journal_that_may_not_be_read_is_not_called_damaged(
+    project: Project, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.output.mkdir()
+    monkeypatch.setattr("runner.plan.whole_lines", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    told = typed("status")
+    assert (told.code, told.err) == (1, "run: error: output/.runner/plan.jsonl: Permission denied.\n")
 
 
 def test_a_lost_journal_is_not_taken_for_an_empty_one(project: Project) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from runner import process
 from runner.appendfile import append_line
 from runner.endings import QUICK_S, QUICK_SAVES, Ending, Running, again_at, exceeded, judge
 from runner.executors.base import Ended
@@ -99,6 +102,19 @@ def test_without_limits_nothing_is_exceeded(tmp_path: Path) -> None:
     item = running(tmp_path)
     assert exceeded(item, 1e9) is None
     assert not item.needs_watch
+
+
+def test_the_time_for_which_the_machine_was_suspended_counts_for_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = {time.CLOCK_MONOTONIC: 100.0, time.CLOCK_BOOTTIME: 150.0}
+    monkeypatch.setattr("runner.process.time.clock_gettime", clocks.__getitem__)
+    monkeypatch.setattr(process, "start_ticks", lambda _: 150 * os.sysconf("SC_CLK_TCK"))
+    item = running(tmp_path, StageOptions(timeout_s=60.0, stall_s=10.0))
+    assert process.started_at(1) == item.began == process.boot_seconds()
+    assert exceeded(item, process.boot_seconds()) is None
+    clocks[time.CLOCK_BOOTTIME] += 28800
+    assert exceeded(item, process.boot_seconds()) is None
 
 
 @pytest.mark.parametrize("name", ["log.train.1", "metrics.csv"])

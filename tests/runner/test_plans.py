@@ -216,6 +216,16 @@ def test_the_newest_whole_plan_is_found_and_names_of_all_are(tmp_path: Path) -> 
     assert names == {"T_0": {"x": 0}, "T_1": {"x": 1}}
 
 
+def test_to_show_a_plan_takes_nothing_that_only_its_owner_may_read(tmp_path: Path) -> None:
+    mine = write(tmp_path, "p1", count=2)
+    mine.close()
+    mine.path.with_suffix(".env").unlink()
+    shown = plans.latest(tmp_path, ["p1"])
+    assert [[trial.name for trial in plan.trials] for plan in shown] == [["T_0", "T_1"]]
+    for plan in shown:
+        plan.close()
+
+
 def test_names_of_plans_sort_by_time_and_differ() -> None:
     names = [plans.new_id() for _ in range(50)]
     assert len(set(names)) == 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from runner import config, rounds
 from runner.errors import InputError
 from runner.grid import Sweep
+from runner.ledger import Ledger, Tags
+from runner.model import Job, JobState, Needs, Recipe, Slot, Trial
 from runner.records import DamagedRecordError
+from runner.roundlimits import RoundLimits
 from runner.rounds import Expansion
 
 FILE = """\
@@ -161,3 +165,23 @@ def test_standings_follow_the_decisions_of_one_search(tmp_path: Path) -> None:
     decide(tmp_path, 2, "b", None, time="2026-10-25T02:25:00+0100")
     (standing,) = rounds.standings(output)
     assert standing.line() == "search best: ended after round 2 of at most 3; over"
+
+
+def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(0, "id", "X_1", "output/X_1", str(tmp_path / "X_1"), ("go",))
+    unit = Trial(1, "round", "search.best/round_1", "", "", ("decide",), needs=Needs(members=(trial.key,), limit_s=60))
+    pipeline = SimpleNamespace(limited={unit.key: unit}, open_members=lambda _: [trial])
+    scheduler: Any = SimpleNamespace(trial=lambda _: trial, states=lambda _: {"go": JobState.RUNNING})
+    intake: Any = SimpleNamespace(pipeline=pipeline, origin=lambda _: SimpleNamespace(ask="this"))
+    clocks = {"time.time": 1e9, "boot_seconds": 500.0}
+    for name in clocks:
+        monkeypatch.setattr(f"runner.roundlimits.{name}", lambda name=name: clocks[name])
+    Ledger().open(Job(trial, "go"), Recipe({}, {"go": "true"}), ["go"], Slot("cpu 0"), Tags("", "plan", "this"))
+    limits = RoundLimits(scheduler, intake)
+    clocks.update({"time.time": 1e9 + 10, "boot_seconds": 510.0})
+    assert list(limits.overdue()) == []
+    for told in (1e9 + 40000, 1e9 - 40000):
+        clocks["time.time"] = told
+        assert list(limits.overdue()) == []
+    clocks["boot_seconds"] = 560.0
+    assert list(limits.overdue()) == [(unit, [trial])]

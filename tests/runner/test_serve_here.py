@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -49,3 +51,25 @@ def test_a_job_whose_time_is_over_submits_the_next(output: Path) -> None:
     job.send_signal(signal.SIGTERM)
     assert job.wait(60) == 0
     assert (output / "submitted").exists()
+
+
+def test_another_users_file_beside_the_log_keeps_no_daemon_from_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_open = os.open
+
+    def refuse(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if Path(path).name == "daemon.err":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really_open(path, flags, mode)
+
+    monkeypatch.setattr("runner.serve.os.open", refuse)
+    ready, tell_ready = os.pipe()
+    standard_error = os.dup(2)
+    try:
+        serve._become_silent(tmp_path / "daemon.log", tell_ready)
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+    assert os.read(ready, 8) == b"0"
+    os.close(ready)

@@ -134,3 +134,17 @@ def _name(pid: int) -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+AS_NOBODY = """
+import os, sys
+from runner.process import signal_group
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+signal_group(int(sys.argv[1]), 0)
+"""
+
+
+def test_a_group_of_another_user_is_left_alone() -> None:
+    words = [sys.executable, "-c", AS_NOBODY, str(os.getpgrp())]
+    subprocess.run(words, check=True, start_new_session=True)
