@@ -194,7 +194,10 @@ class Config(BaseModel):
 
     def in_steps(self, epoch: int) -> Self:
         """Return the same with every duration in steps, where `epoch` examples are an epoch."""
-        names = ("steps", "warmup", "log_every", "eval_every", "checkpoint_every")
+        names = {"steps", "warmup", "log_every", "eval_every", "checkpoint_every"}
+        if self.lr1 is not None:
+            # Unused: it stays the default, as which it may stand beside lr1.
+            names -= {"warmup"}
         return self.model_copy(update={name: in_steps(getattr(self, name), self.batch, epoch) for name in names})
 
     def varied(self) -> dict[str, Any]:

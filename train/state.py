@@ -208,6 +208,10 @@ class Run:
 
     def begin_with(self, origin: dict[str, Any]) -> None:
         """Take over the state of another run at its step, for steps of one's own."""
+        for name in ("optimizer", "amsgrad", "lr_scales"):
+            there, here = origin["config"][name], getattr(self.config, name)
+            if there != here:
+                raise TrainError(f"the checkpoint is of another optimizer: {name} ({there} there, {here} here)")
         begin = int(origin["step"])
         lrs = self.lrs
         lrs[:begin] = origin["lrs"].numpy()[:begin]
@@ -247,3 +251,5 @@ def load_weights(model: nn.Module, averages: Sequence[Average], state: dict[str,
     for average in averages:
         if average.name in saved:
             average.restore(saved[average.name])
+        else:
+            average.begin()

@@ -63,9 +63,20 @@ def test_parts_of_epochs_are_counted_exactly(duration: str, batch: int, epoch: i
     assert TabularConfig(out=Path("o"), batch=batch, steps=duration).in_steps(epoch).steps == steps
 
 
+def test_no_epochs_are_no_steps() -> None:
+    with pytest.raises(ValidationError, match="steps is 0: needed is at least 1"):
+        TabularConfig(out=Path("o"), steps="0 epochs")
+
+
 def test_a_segment_of_a_run_has_a_line_for_its_learning_rate() -> None:
     config = LmConfig(out=Path("o"), steps=20, lr1=1.0, lr2=0.0, init_from=Path("there"))
     assert config.lrs(begin=10)[10:].tolist() == pytest.approx(np.linspace(1, 0, 10, endpoint=False).tolist())
+
+
+@pytest.mark.parametrize("kind", CONFIGS.values())
+def test_the_recorded_config_of_a_segment_is_one(kind: type[Config]) -> None:
+    config = kind(out=Path("o"), steps=20, lr1=1.0, lr2=0.0).in_steps(100)
+    assert kind(**config.model_dump()) == config
 
 
 FILE_ERRORS = [
