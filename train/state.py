@@ -142,6 +142,10 @@ class Run:
         found = (loss, *(value for name, value in record.metrics.items() if name.endswith("_loss")))
         return not all(math.isfinite(value) for value in found) or loss > (self.config.max_loss or math.inf)
 
+    def is_finite(self) -> bool:
+        """Return whether all weights are, which the next loss would tell."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
     def time_s(self) -> float:
         """Return the seconds of training so far."""
         return time.perf_counter() - self.begun_s

@@ -118,9 +118,7 @@ def loop(this: Run, log: Log, stop: Stop) -> Generator[Record, None, int]:
         if evaluating or due(this.step, config.log_every):
             record = this.logged(log, evaluating)
             if this.diverged(record):
-                log.end(this.step, {}, completed=False)
-                say(world, f"diverged: loss={record.loss} step={this.step} lr={record.lr}")
-                return EXIT_DIVERGED
+                return diverged(this, log, record)
         if evaluating:
             best = this.best.update(record.metrics[str(config.monitor)], this.step)
             last = last or 0 < config.patience <= this.best.since
@@ -130,6 +128,9 @@ def loop(this: Run, log: Log, stop: Stop) -> Generator[Record, None, int]:
 
         stopping = world.any(bool(stop))
         if last or stopping or due(this.step, config.checkpoint_every) or (best and config.best):
+            if not this.is_finite():
+                # Before a row tells it: the checkpoint before this one must stay.
+                return diverged(this, log, record if this.logged_step == this.step else this.logged(log, False))
             log.sync()
             this.save(best and config.best, last or stopping or due(this.step, config.checkpoint_every))
         if evaluating:
@@ -143,6 +144,12 @@ def loop(this: Run, log: Log, stop: Stop) -> Generator[Record, None, int]:
     early = "" if this.step == config.steps else f", early: best {config.monitor} at step {this.best.step}"
     say(world, f"done{early}: {this.results()} time={this.time_s():.1f}s")
     return 0
+
+
+def diverged(this: Run, log: Log, record: Record) -> int:
+    log.end(this.step, {}, completed=False)
+    say(this.world, f"diverged: loss={record.loss} step={this.step} lr={record.lr}")
+    return EXIT_DIVERGED
 
 
 def due(step: int, every: int | str) -> bool:

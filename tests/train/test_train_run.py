@@ -364,6 +364,25 @@ def test_divergence_ends_with_its_own_code(
     assert not (config.out / "checkpoints").exists()
 
 
+def test_weights_that_are_not_finite_replace_no_checkpoint(
+    tiny: Make, table: Table, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Run.add_gradient
+
+    def add_gradient(run: Run, *part: Any) -> None:
+        own(run, *part)
+        if run.step == 31:
+            run.parameters[0].grad = torch.full_like(run.parameters[0], torch.nan)
+
+    monkeypatch.setattr(Run, "add_gradient", add_gradient)
+    config = tiny(log_every=40, eval_every=40)
+    config = config.model_copy(update={"checkpoint_every": 3})
+    assert trainer.train(config, Stop()) == 76
+    assert capsys.readouterr().out.splitlines()[-1].startswith("diverged: loss=")
+    assert [row[0] for row in table(config)] == ["step", "33"]
+    assert [path.name for path in checkpoint.saved(config.out)] == ["30.pt"]
+
+
 def test_a_run_ends_early_when_nothing_gets_better(tiny: Make, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny(schedule="constant", lr=1e-12, weight_decay=0.0, warmup=0, patience=2, eval_every=3, steps=400)
     assert trainer.train(config, Stop()) == 0
@@ -396,6 +415,7 @@ def test_the_best_checkpoint_is_that_of_the_best_value(
         {"data": "absent"},
         {"context": 20_000},
         {"device": "cuda:99"},
+        {"device": "meta"},
         {"monitor": "val_accuracy"},
         {"lr_scales": {"tokenz": 2}},
         {"eval_splits": {"val": "valid"}},
