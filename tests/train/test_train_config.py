@@ -107,6 +107,8 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path, capsy
         ("--out o --weight_dekay=1", "unknown argument --weight_dekay, did you mean --weight_decay?"),
         ("--out o --hidden 3", "unknown argument --hidden: it is an option of task tabular"),
         ("--out o stray", "unknown argument stray"),
+        ("--out o --task tabular --samples 3", "samples is 3: needed is 0, as a table has none to show"),
+        ("--out o --task tabular --data iris --test_data t", "test_data is t: needed is a file beside it, not iris"),
         ("--out o --sched wsd", "unknown argument --sched"),
         ("", "out is missing"),
         ("--config absent.yaml", "cannot read the config absent.yaml: No such file"),
