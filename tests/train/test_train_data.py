@@ -375,6 +375,18 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         read(ImageConfig(out=tmp_path, data="digit"))
 
 
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path, {"red": (50, 50), "blue": (50, 50)})
+    pictures = read(ImageConfig(out=tmp_path, data=f"folder:{tmp_path}")).pictures
+    path = sorted(tmp_path.rglob("*.png"))[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(TrainError, match=rf"cannot read the picture {path}: .*truncated"):
+        _ = pictures[0]
+    path.unlink()
+    with pytest.raises(TrainError, match=rf"cannot read the picture {path}: No such file"):
+        _ = pictures[0]
+
+
 def test_a_folder_may_have_splits(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_images(tmp_path / "images" / split, {"red": (8, 8), "blue": (8, 8)})
