@@ -60,7 +60,7 @@ def evaluate(
     from train.evaluation import Evaluation
     from train.events import append_scalars
     from train.logs import tag
-    from train.state import arithmetic_of, load_weights, resolved
+    from train.state import arithmetic_of, load_weights, resolved, set_tf32
     from train.task import make_task
     from train.world import World, find_device
 
@@ -69,6 +69,7 @@ def evaluate(
     state = load(directory, best)
     config = checkpoint.recorded_config(directory, state)
     config = config.model_copy(update={"eval_splits": {split: split}, "eval_examples": 0})
+    set_tf32(config.precision == "tf32")
     world = World(0, 1, find_device(device, None))
     task = make_task(config)
     resolved(config, task)

@@ -244,6 +244,12 @@ def arithmetic_of(config: Config, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
+def set_tf32(allowed: bool) -> None:
+    """Let a GPU round what it multiplies to TF32, or not: by default torch lets convolutions, and not matrices."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def load_weights(model: nn.Module, averages: Sequence[Average], state: dict[str, Any]) -> None:
     """Take the weights of a checkpoint, and the averages that it has."""
     try:

@@ -16,7 +16,7 @@ from train.feed import Feed
 from train.files import replacing, write_json, write_yaml
 from train.logs import Log, Record, check_loggers
 from train.signals import Stop
-from train.state import Run
+from train.state import Run, set_tf32
 from train.task import make_task
 from train.world import World, joined
 
@@ -38,7 +38,7 @@ def run(config: Config, stop: Stop | None = None) -> Generator[Record, None, int
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    set_tf32(config.precision == "tf32")
     given = config.model_fields_set
     with ExitStack() as stack:
         world = stack.enter_context(joined(config.device))
