@@ -160,6 +160,7 @@ def test_every_option_is_documented_in_the_help(task: str, capsys: pytest.Captur
     assert ending.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in CONFIGS[task].model_fields)
+    assert "stay fp32. (fp32, tf32, bf16, fp16; default: fp32)" in " ".join(text.split())
 
 
 def test_what_is_varied_is_what_a_user_compares() -> None:
