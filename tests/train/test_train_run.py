@@ -331,6 +331,21 @@ def test_what_cannot_be_resumed_is_told(tiny: Make, after_step: AfterStep) -> No
         trainer.train(config, Stop())
 
 
+def test_a_checkpoint_in_which_a_bit_has_changed_is_told(tiny: Make) -> None:
+    config = tiny()
+    assert trainer.train(config, Stop()) == 0
+    (path,) = checkpoint.saved(config.out)
+    content = path.read_bytes()
+    weights = checkpoint.load(path)["model"]["tokens.weight"].numpy().tobytes()
+    place = content.index(weights) + len(weights) // 2
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(TrainError, match=r"cannot read .*40\.pt \(it is damaged: a checksum differs\); remove it"):
+        checkpoint.load(path)
+    path.write_bytes(content[:-30] + b"PK" + content[-28:])
+    with pytest.raises(TrainError, match=r"cannot read .*40\.pt"):
+        checkpoint.load(path)
+
+
 def test_a_file_that_is_no_checkpoint_begins_no_run(tiny: Make, tmp_path: Path) -> None:
     other = tmp_path / "config.yaml"
     other.write_text("lr: 0.1\n")
