@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from train.errors import TrainError
+from train.errors import TrainError, told
 from train.flags import fail, parse
 from train.signals import Stop
 
@@ -21,8 +21,7 @@ def main() -> NoReturn:
     except TrainError as error:
         fail("train", error)
     except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        fail("train", f"{what}{error.strerror or error}; when that is mended, the same command goes on in {config.out}")
+        fail("train", f"{told(error)}; when that is mended, the same command goes on in {config.out}")
     leave(code)
 
 

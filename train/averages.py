@@ -33,6 +33,10 @@ class Average:
         self.source = [value.detach() for value in self.source]
         self.tensors = [value.clone() for value in self.source]
 
+    def begin(self) -> None:
+        """Be a copy of the weights, as which an average begins."""
+        torch._foreach_copy_(self.tensors, self.source)
+
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1

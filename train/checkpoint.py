@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from filelock import FileLock, Timeout
@@ -62,9 +62,7 @@ def load_newest(directory: Path) -> dict[str, Any] | None:
 def load(path: Path, advice: str = "remove it to go on from the one before it, or to begin anew") -> dict[str, Any]:
     """Return a state; raise TrainError, with `advice`, for a file that holds none of this version."""
     try:
-        # What is no archive torch would read as its oldest format, with any exception for an end.
-        if not is_zipfile(path):
-            raise ValueError("it is cut off or no checkpoint")
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
@@ -72,6 +70,23 @@ def load(path: Path, advice: str = "remove it to go on from the one before it, o
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TrainError(f"{path} is not a checkpoint of this version; {advice}")
     return state
+
+
+def check_archive(path: Path) -> None:
+    """Raise ValueError for a file that is cut off, or whose content is not what was written.
+
+    Torch compares no checksums, and would read what is no archive as its oldest format, with any exception for an end.
+    """
+    if not is_zipfile(path):
+        raise ValueError("it is cut off or no checkpoint")
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # A damaged directory of the archive ends in as many ways as there are bytes.
+    except Exception as error:
+        raise ValueError(f"it is damaged: {error}") from error
+    if damaged:
+        raise ValueError("it is damaged: a checksum differs")
 
 
 def load_origin(path: Path, begin: int) -> dict[str, Any]:

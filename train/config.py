@@ -194,7 +194,10 @@ class Config(BaseModel):
 
     def in_steps(self, epoch: int) -> Self:
         """Return the same with every duration in steps, where `epoch` examples are an epoch."""
-        names = ("steps", "warmup", "log_every", "eval_every", "checkpoint_every")
+        names = {"steps", "warmup", "log_every", "eval_every", "checkpoint_every"}
+        if self.lr1 is not None:
+            # Unused: it stays the default, as which it may stand beside lr1.
+            names -= {"warmup"}
         return self.model_copy(update={name: in_steps(getattr(self, name), self.batch, epoch) for name in names})
 
     def varied(self) -> dict[str, Any]:
@@ -275,6 +278,10 @@ class ImageConfig(Config):
     """Keep images channels last in memory, which is faster on GPUs."""
 
 
+TABLES = ("breast_cancer", "iris", "wine", "diabetes")
+"""The tables that scikit-learn brings along."""
+
+
 class TabularConfig(Config):
     """A linear model or an MLP on a table."""
 
@@ -298,6 +305,13 @@ class TabularConfig(Config):
     """Bring each feature to mean 0 and deviation 1 on the training split; by default if the data is not sparse."""
     loss: Literal["cross_entropy", "squared"] | None = None
     """What is minimised; by default cross-entropy for classes, squared for numbers."""
+
+    @model_validator(mode="after")
+    def _of_tables(self) -> Self:
+        _require(self.samples == 0, "samples", self.samples, "0, as a table has none to show")
+        is_file = self.data not in TABLES
+        _require(is_file or self.test_data is None, "test_data", self.test_data, f"a file beside it, not {self.data}")
+        return self
 
 
 CONFIGS: dict[str, type[Config]] = {"lm": LmConfig, "image": ImageConfig, "tabular": TabularConfig}

@@ -16,6 +16,12 @@ class TrainError(ValueError):
     """What is wrong, with which value, and what is allowed; ends the program with code 2."""
 
 
+def told(error: OSError) -> str:
+    """Return what the system says, and of which file."""
+    what = f"{error.filename}: " if error.filename else ""
+    return f"{what}{error.strerror or error}"
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return ", did you mean X?" for the allowed word nearest to `word`, or nothing."""
     matches = difflib.get_close_matches(word, list(allowed), n=1)

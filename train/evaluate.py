@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from train.errors import TrainError
+from train.errors import TrainError, told
 from train.files import write_json
 from train.flags import Parser, fail
 
@@ -17,15 +18,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, metavar="DIR", help="the --out of the run")
     parser.add_argument("--split", default="test", help="such as test, val, train[90%%:] (default: test)")
     parser.add_argument("--best", action="store_true", help="the best checkpoint instead of the last one")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; 0: as many as torch likes")
+    parser.add_argument("--threads", type=whole, default=1, help="CPU threads; 0: as many as torch likes")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     flags = parser.parse_all(argv)
     try:
         result = evaluate(flags.directory, flags.split, flags.best, flags.device, flags.threads)
     except TrainError as error:
         fail(parser.prog, error)
+    except OSError as error:
+        fail(parser.prog, told(error))
     print(" ".join(f"{name}={shown(value)}" for name, value in result.items()), flush=True)
     return 0
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is no number of threads: allowed are 0 and more")
+    return int(text)
+
+
+def file_name(split: str) -> str:
+    """Return a split's name for a file, another one for each: `train_90%-` for `train[90%:]`."""
+    return re.sub(r"[^\w.+%-]+", "", split.replace("[", "_").replace(":", "-"))
 
 
 def shown(value: object) -> str:
@@ -46,7 +60,7 @@ def evaluate(
     from train.evaluation import Evaluation
     from train.events import append_scalars
     from train.logs import tag
-    from train.state import arithmetic_of, load_weights, resolved
+    from train.state import arithmetic_of, load_weights, resolved, set_tf32
     from train.task import make_task
     from train.world import World, find_device
 
@@ -55,6 +69,7 @@ def evaluate(
     state = load(directory, best)
     config = checkpoint.recorded_config(directory, state)
     config = config.model_copy(update={"eval_splits": {split: split}, "eval_examples": 0})
+    set_tf32(config.precision == "tf32")
     world = World(0, 1, find_device(device, None))
     task = make_task(config)
     resolved(config, task)
@@ -63,7 +78,7 @@ def evaluate(
     load_weights(model, averages, state)
     measured = Evaluation(config, task, world)(model, averages, arithmetic_of(config, world.device))
 
-    name = re.sub(r"[^\w.+-]+", "_", split).strip("_")
+    name = file_name(split)
     found = {column.removeprefix(f"{split}_"): value for column, value in measured.items()}
     result = {"split": split, **found, "step": state["step"]}
     write_json(directory / f"eval_{name}.json", result)

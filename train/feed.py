@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from train.errors import TrainError
+from train.signals import unheard
 from train.task import Batch, Examples
 
 PREFETCHED = 4
@@ -98,18 +99,18 @@ class Feed:
         self.pinned = device.type == "cuda"
         self.source: Iterator[Batch]
         if workers:
-            self.source = iter(
-                DataLoader(
-                    parts,
-                    batch_size=None,
-                    sampler=numbers,
-                    num_workers=workers,
-                    prefetch_factor=PREFETCHED,
-                    pin_memory=self.pinned,
-                    # Else it would draw its workers' seed from the random numbers of the model.
-                    generator=torch.Generator(),
-                )
+            loader = DataLoader(
+                parts,
+                batch_size=None,
+                sampler=numbers,
+                num_workers=workers,
+                prefetch_factor=PREFETCHED,
+                pin_memory=self.pinned,
+                # Else it would draw its workers' seed from the random numbers of the model.
+                generator=torch.Generator(),
             )
+            with unheard():
+                self.source = iter(loader)
         else:
             self.source = (self._pin(parts[number]) for number in numbers)
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from train.errors import TrainError
 
-UNITS = ("epoch", "epochs", "sample", "samples")
+UNITS = ("epoch", "sample")
 AVERAGES = ("ema", "poly")
 
 
@@ -30,9 +30,10 @@ def duration(value: object) -> object:
         number = float(text)
     except ValueError:
         number = math.nan
+    unit = unit.removesuffix("s")
     if not (0 <= number < math.inf) or (unit not in UNITS if unit else not number.is_integer()):
         raise ValueError("a number of steps is needed, or '<number> epochs', '<number> samples'")
-    return f"{number:.12g} {unit.removesuffix('s')}s" if unit else int(number)
+    return f"{number:.12g} {unit}{'s' if number != 1 else ''}" if unit and number else int(number)
 
 
 def average(name: str) -> str:
@@ -65,4 +66,4 @@ def in_steps(value: int | str, batch: int = 1, epoch: int | None = None) -> int:
     if epoch is None:
         raise TrainError(f"{value} cannot be counted in steps before the data is read")
     # 1.1 epochs of 1600 examples are 1760; the product of floats is more.
-    return math.ceil(Exact(number) * (epoch if unit == "epochs" else 1) / batch)
+    return math.ceil(Exact(number) * (epoch if unit.startswith("epoch") else 1) / batch)

@@ -128,7 +128,8 @@ def parser_of(kind: type[Config]) -> Parser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of options; flags replace its values")
     for name, info in kind.model_fields.items():
         spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        text = f"{describe(name, info)} (default: {shown(info.default)})".replace("%", "%%")
+        kind_and_default = f"{kind_of(info.annotation)}; default: {shown(info.default)}"
+        text = f"{describe(name, info)} ({kind_and_default})".replace("%", "%%")
         if info.annotation is bool:
             parser.add_argument(*spellings, dest=name, nargs="?", const=True, metavar="BOOL", help=text)
         else:

@@ -108,9 +108,18 @@ def folder(root: Path) -> ImageSet:
     labels = torch.tensor([label for _, label in samples])
     content = (Path(path).relative_to(root).as_posix().encode() + size_of(path) for path, _ in samples)
     load = next(iter(sets.values())).loader
-    pictures = Decoded(lambda number: load(samples[number][0]), len(samples))
+    pictures = Decoded(lambda number: opened(samples[number][0], load), len(samples))
     splits = one_after_the_other({name: len(found) for name, found in sets.items()})
     return ImageSet(pictures, labels, names, splits, digest(content))
+
+
+def opened(path: str, load: Callable[[str], Any]) -> Any:
+    """Return the picture of a file; raise TrainError with the file's name where there is none."""
+    try:
+        return load(path)
+    # A SyntaxError is what PIL calls a broken PNG.
+    except (OSError, SyntaxError) as error:
+        raise TrainError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def size_of(path: str) -> bytes:

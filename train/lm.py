@@ -46,6 +46,7 @@ class LmTask(Task):
     """Windows of `context` + 1 tokens: at random places in training, side by side in evaluations."""
 
     replacement = True
+    training: Windows
 
     def __init__(self, config: LmConfig) -> None:
         self.config = config
@@ -121,7 +122,10 @@ class LmTask(Task):
         """Return `n` texts of four contexts each, one line of dashes between them."""
         device = next(model.parameters()).device
         generator = torch.Generator(device).manual_seed(0)
-        tokens = self.tokenizer.encode(PROMPT.encode()).long().to(device).expand(n, -1)
+        prompt = self.tokenizer.encode(PROMPT.encode())
+        # A tokenizer of words has no token for a line's end.
+        prompt = prompt if len(prompt) else self.training.tokens[:1]
+        tokens = prompt.long().to(device).expand(n, -1)
         for _ in range(4 * self.config.context):
             logits = model(tokens[:, -self.config.context :])[:, -1].float()
             tokens = torch.cat((tokens, torch.multinomial(logits.softmax(-1), 1, generator=generator)), dim=1)
@@ -205,8 +209,12 @@ class BpeTokenizer:
     """A tokenizer of the library `tokenizers`."""
 
     def __init__(self, library: Any) -> None:
+        # Files of published models often say how sentences are cut and filled to one length: a text is neither.
+        library.no_truncation()
+        library.no_padding()
         self.library = library
-        self.vocabulary = library.get_vocab_size()
+        # Numbers may be left out.
+        self.vocabulary = max(library.get_vocab().values()) + 1
 
     def encode(self, text: bytes) -> Tensor:
         lines = self.library.encode_batch_fast(_lines(text), add_special_tokens=False)

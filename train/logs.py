@@ -17,6 +17,8 @@ from train.usage import Usage
 from train.world import World
 
 METRICS = "metrics.csv"
+RUN_ID = "wandb_id"
+"""Under which Weights & Biases finds a resumed run again."""
 
 
 def number(value: float, decimals: int) -> str:
@@ -66,9 +68,12 @@ class Logger(Protocol):
 
 
 def tag(column: str) -> str:
-    """Return the name of a scalar: `loss/val_ema_0.9` for the column `val_ema_0.9_loss`."""
+    """Return the name of a scalar: `loss/val_ema_0.9` for the column `val_ema_0.9_loss`.
+
+    A split `train` is `train_split`: `loss/train` is the mean over the steps.
+    """
     split, _, metric = column.rpartition("_")
-    return f"{metric}/{split}"
+    return f"{metric}/{'train_split' if split == 'train' else split}"
 
 
 class Log:
@@ -162,7 +167,7 @@ def remove_outputs(directory: Path) -> None:
     """Remove what an earlier run left in a directory where a run begins anew; files of others stay."""
     from train.events import OWN_EVENTS
 
-    for pattern in (OWN_EVENTS, "eval_*.json"):
+    for pattern in (OWN_EVENTS, "eval_*.json", RUN_ID):
         for path in directory.glob(pattern):
             path.unlink()
 

@@ -60,9 +60,13 @@ class Optimizers:
         return [optimizer.state_dict() for optimizer in self.all]
 
     def restore(self, states: list[dict[str, Any]]) -> None:
+        """Take over what is remembered of each parameter; the options stay those of this run."""
         try:
             for optimizer, state in zip(self.all, states, strict=True):
-                optimizer.load_state_dict(state)
+                own = optimizer.state_dict()["param_groups"]
+                pairs = zip(own, state["param_groups"], strict=True)
+                groups = [{**group, "params": saved["params"]} for group, saved in pairs]
+                optimizer.load_state_dict({**state, "param_groups": groups})
         except ValueError as error:
             raise TrainError(f"the checkpoint is of another optimizer: {error}") from error
         # load_state_dict replaces the groups.

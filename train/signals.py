@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from train.errors import EXIT_AGAIN, EXIT_INTERRUPTED
+
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Keep the signals that ask for an end from processes that begin within: one for a whole group is for the run.
+
+    They reach this process right behind it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Stop:
@@ -18,7 +35,7 @@ class Stop:
         return self.signal is not None
 
     def install(self) -> Stop:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in ASKING:
             signal.signal(number, self.receive)
         return self
 

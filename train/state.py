@@ -142,6 +142,10 @@ class Run:
         found = (loss, *(value for name, value in record.metrics.items() if name.endswith("_loss")))
         return not all(math.isfinite(value) for value in found) or loss > (self.config.max_loss or math.inf)
 
+    def is_finite(self) -> bool:
+        """Return whether all weights are, which the next loss would tell."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
     def time_s(self) -> float:
         """Return the seconds of training so far."""
         return time.perf_counter() - self.begun_s
@@ -208,6 +212,10 @@ class Run:
 
     def begin_with(self, origin: dict[str, Any]) -> None:
         """Take over the state of another run at its step, for steps of one's own."""
+        for name in ("optimizer", "amsgrad", "lr_scales"):
+            there, here = origin["config"][name], getattr(self.config, name)
+            if there != here:
+                raise TrainError(f"the checkpoint is of another optimizer: {name} ({there} there, {here} here)")
         begin = int(origin["step"])
         lrs = self.lrs
         lrs[:begin] = origin["lrs"].numpy()[:begin]
@@ -236,6 +244,12 @@ def arithmetic_of(config: Config, device: torch.device) -> AbstractContextManage
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
+def set_tf32(allowed: bool) -> None:
+    """Let a GPU round what it multiplies to TF32, or not: by default torch lets convolutions, and not matrices."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def load_weights(model: nn.Module, averages: Sequence[Average], state: dict[str, Any]) -> None:
     """Take the weights of a checkpoint, and the averages that it has."""
     try:
@@ -247,3 +261,5 @@ def load_weights(model: nn.Module, averages: Sequence[Average], state: dict[str,
     for average in averages:
         if average.name in saved:
             average.restore(saved[average.name])
+        else:
+            average.begin()

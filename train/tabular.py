@@ -14,19 +14,13 @@ from scipy import sparse
 from sklearn import datasets
 from torch import Tensor, nn
 
-from train.config import TabularConfig
+from train.config import TABLES, TabularConfig
 from train.download import fetch
 from train.errors import TrainError, nearest
 from train.losses import each_loss, loss_of, measure_classes
 from train.splits import parse_split, shuffled, spaced, with_test_split
 from train.task import Batch, Task
 
-BUILT_IN = {
-    "breast_cancer": datasets.load_breast_cancer,
-    "iris": datasets.load_iris,
-    "wine": datasets.load_wine,
-    "diabetes": datasets.load_diabetes,
-}
 MOST_CLASSES = 100
 """More different whole targets than these are numbers rather than classes."""
 
@@ -141,8 +135,8 @@ def digest(x: Any, targets: NDArray[Any]) -> str:
 
 def read(config: TabularConfig) -> tuple[Any, NDArray[Any], dict[str, NDArray[np.int64]]]:
     """Return features [n, d] (sparse from a file), targets [n] and the rows of each split."""
-    if config.data in BUILT_IN and config.test_data is None:
-        found = BUILT_IN[config.data]()
+    if config.data in TABLES:
+        found = getattr(datasets, f"load_{config.data}")()
         x, y = np.asarray(found.data, dtype=np.float32), np.asarray(found.target)
         return x, y, with_test_split(len(y))
     files = [svmlight_file(name, config.data_dir) for name in (config.data, config.test_data) if name is not None]
@@ -161,6 +155,6 @@ def svmlight_file(name: str, data_dir: Path) -> Path:
     if "://" in name:
         return fetch(name, data_dir)
     if not Path(name).is_file():
-        hint = nearest(name, BUILT_IN)
-        raise TrainError(f"no data at {name}{hint}; allowed are {', '.join(BUILT_IN)}, a libsvm file or its URL")
+        hint = nearest(name, TABLES)
+        raise TrainError(f"no data at {name}{hint}; allowed are {', '.join(TABLES)}, a libsvm file or its URL")
     return Path(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from train.errors import TrainError
+from train.errors import TrainError, told
 
 SPLITS = ("train", "val", "test")
 CUTS = (0.90, 0.95)
@@ -31,7 +31,7 @@ def load(source: str) -> dict[str, bytes]:
     try:
         documents = list(_documents(source))
     except OSError as error:
-        raise TrainError(f"cannot read the data {source}: {error.strerror or error}") from error
+        raise TrainError(f"cannot read the data {source}: {told(error)}") from error
     text = b"".join(documents)
     ends = np.cumsum([len(document) for document in documents])
     val, test = (_cut(ends, len(text), fraction) for fraction in CUTS)

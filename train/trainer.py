@@ -16,7 +16,7 @@ from train.feed import Feed
 from train.files import replacing, write_json, write_yaml
 from train.logs import Log, Record, check_loggers
 from train.signals import Stop
-from train.state import Run
+from train.state import Run, set_tf32
 from train.task import make_task
 from train.world import World, joined
 
@@ -38,7 +38,7 @@ def run(config: Config, stop: Stop | None = None) -> Generator[Record, None, int
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    set_tf32(config.precision == "tf32")
     given = config.model_fields_set
     with ExitStack() as stack:
         world = stack.enter_context(joined(config.device))
@@ -118,9 +118,7 @@ def loop(this: Run, log: Log, stop: Stop) -> Generator[Record, None, int]:
         if evaluating or due(this.step, config.log_every):
             record = this.logged(log, evaluating)
             if this.diverged(record):
-                log.end(this.step, {}, completed=False)
-                say(world, f"diverged: loss={record.loss} step={this.step} lr={record.lr}")
-                return EXIT_DIVERGED
+                return diverged(this, log, record)
         if evaluating:
             best = this.best.update(record.metrics[str(config.monitor)], this.step)
             last = last or 0 < config.patience <= this.best.since
@@ -130,6 +128,9 @@ def loop(this: Run, log: Log, stop: Stop) -> Generator[Record, None, int]:
 
         stopping = world.any(bool(stop))
         if last or stopping or due(this.step, config.checkpoint_every) or (best and config.best):
+            if not this.is_finite():
+                # Before a row tells it: the checkpoint before this one must stay.
+                return diverged(this, log, record if this.logged_step == this.step else this.logged(log, False))
             log.sync()
             this.save(best and config.best, last or stopping or due(this.step, config.checkpoint_every))
         if evaluating:
@@ -143,6 +144,12 @@ def loop(this: Run, log: Log, stop: Stop) -> Generator[Record, None, int]:
     early = "" if this.step == config.steps else f", early: best {config.monitor} at step {this.best.step}"
     say(world, f"done{early}: {this.results()} time={this.time_s():.1f}s")
     return 0
+
+
+def diverged(this: Run, log: Log, record: Record) -> int:
+    log.end(this.step, {}, completed=False)
+    say(this.world, f"diverged: loss={record.loss} step={this.step} lr={record.lr}")
+    return EXIT_DIVERGED
 
 
 def due(step: int, every: int | str) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from torch import Tensor
 
 from train.config import Config
 from train.errors import TrainError
+from train.files import replacing
+from train.logs import RUN_ID
 
 
 def library() -> Any:
     """Return the package wandb."""
     try:
         import wandb
+        from wandb import Image, init  # noqa: F401 - a mere directory of that name, as wandb leaves, has neither
     except ImportError as error:
         raise TrainError("loggers: wandb needs the package wandb: pip install wandb") from error
     return wandb
@@ -24,10 +28,14 @@ class WandbLogger:
 
     def __init__(self, config: Config) -> None:
         self.wandb = library()
-        path = config.out / "wandb_id"
+        path = config.out / RUN_ID
         if not path.exists():
-            path.write_text(self.wandb.util.generate_id())
-        self.run = self.wandb.init(id=path.read_text(), resume="allow", dir=str(config.out), name=config.out.name)
+            with replacing(path) as file:
+                file.write(secrets.token_hex(4).encode())
+        try:
+            self.run = self.wandb.init(id=path.read_text(), resume="allow", dir=str(config.out), name=config.out.name)
+        except self.wandb.Error as error:
+            raise TrainError(f"loggers: wandb: {error}") from error
 
     def hyperparameters(self, values: dict[str, Any]) -> None:
         self.run.config.update(values, allow_val_change=True)

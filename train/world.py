@@ -58,11 +58,18 @@ class World:
 @contextmanager
 def joined(device_name: str) -> Iterator[World]:
     """Join the other processes, if torchrun's environment names any, on the device that is asked for."""
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    size = processes()
     if size == 1:
-        yield World(rank, size, find_device(device_name, None))
+        yield World(0, size, find_device(device_name, None))
         return
-    device = find_device(device_name, int(os.environ["LOCAL_RANK"]))
+    try:
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    except KeyError as error:
+        raise TrainError(
+            f"the environment says WORLD_SIZE={size} and no {error.args[0]}: start several processes with torchrun, "
+            "or unset WORLD_SIZE"
+        ) from error
+    device = find_device(device_name, local_rank)
     # gloo for what is on the CPU: the wish to stop.
     distributed.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
     try:
@@ -71,13 +78,18 @@ def joined(device_name: str) -> Iterator[World]:
         distributed.destroy_process_group()
 
 
+def processes() -> int:
+    """Return how many processes torchrun has started; one without it."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def leave(code: int) -> NoReturn:
     """End this program, which has done its work, with an exit code.
 
     Where it was one of several processes, at once: torch's threads may still run while the interpreter goes down, and
     then abort it.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if processes() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -95,6 +107,8 @@ def find_device(name: str, local_rank: int | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise TrainError(f"device is {name}: {reason}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise TrainError(f"device is {name}: allowed are auto, cpu, cuda and cuda:N")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

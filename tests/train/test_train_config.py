@@ -63,9 +63,20 @@ def test_parts_of_epochs_are_counted_exactly(duration: str, batch: int, epoch: i
     assert TabularConfig(out=Path("o"), batch=batch, steps=duration).in_steps(epoch).steps == steps
 
 
+def test_no_epochs_are_no_steps() -> None:
+    with pytest.raises(ValidationError, match="steps is 0: needed is at least 1"):
+        TabularConfig(out=Path("o"), steps="0 epochs")
+
+
 def test_a_segment_of_a_run_has_a_line_for_its_learning_rate() -> None:
     config = LmConfig(out=Path("o"), steps=20, lr1=1.0, lr2=0.0, init_from=Path("there"))
     assert config.lrs(begin=10)[10:].tolist() == pytest.approx(np.linspace(1, 0, 10, endpoint=False).tolist())
+
+
+@pytest.mark.parametrize("kind", CONFIGS.values())
+def test_the_recorded_config_of_a_segment_is_one(kind: type[Config]) -> None:
+    config = kind(out=Path("o"), steps=20, lr1=1.0, lr2=0.0).in_steps(100)
+    assert kind(**config.model_dump()) == config
 
 
 FILE_ERRORS = [
@@ -96,6 +107,8 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path, capsy
         ("--out o --weight_dekay=1", "unknown argument --weight_dekay, did you mean --weight_decay?"),
         ("--out o --hidden 3", "unknown argument --hidden: it is an option of task tabular"),
         ("--out o stray", "unknown argument stray"),
+        ("--out o --task tabular --samples 3", "samples is 3: needed is 0, as a table has none to show"),
+        ("--out o --task tabular --data iris --test_data t", "test_data is t: needed is a file beside it, not iris"),
         ("--out o --sched wsd", "unknown argument --sched"),
         ("", "out is missing"),
         ("--config absent.yaml", "cannot read the config absent.yaml: No such file"),
@@ -147,6 +160,7 @@ def test_every_option_is_documented_in_the_help(task: str, capsys: pytest.Captur
     assert ending.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in CONFIGS[task].model_fields)
+    assert "stay fp32. (fp32, tf32, bf16, fp16; default: fp32)" in " ".join(text.split())
 
 
 def test_what_is_varied_is_what_a_user_compares() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from train.config import ImageConfig, LmConfig, TabularConfig
 from train.download import downloading, fetch
@@ -39,6 +40,12 @@ def test_the_standard_library_is_read_the_same_each_time() -> None:
     assert 0.88 < len(first["train"]) / n_bytes < 0.92
     assert 0.03 < len(first["val"]) / n_bytes < 0.07
     assert b"import " in first["val"]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to("nowhere")
+    with pytest.raises(TrainError, match=r"cannot read the data .*: .*/gone: No such file"):
+        load(str(tmp_path))
 
 
 def test_splits_are_disjoint_and_cover_the_text(tmp_path: Path) -> None:
@@ -129,6 +136,21 @@ def test_byte_pairs_shorten_the_text_and_come_back(text_file: Path, tmp_path: Pa
     assert again.sha256 == task.sha256
     with pytest.raises(TrainError, match=r"tokenizer is absent\.json: allowed are bytes, bpe:<size>"):
         lm(text_file, 16, tokenizer="absent.json")
+
+
+def test_a_tokenizer_of_words(text_file: Path, tmp_path: Path) -> None:
+    numbers = {"[UNK]": 0, "learning": 1, "rates": 2, "decay": 40, "[PAD]": 3}
+    library = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    library.save(str(tmp_path / "plain.json"))
+    # As published models are.
+    library.enable_padding(pad_id=3, pad_token="[PAD]", length=50_000)
+    library.enable_truncation(2)
+    library.save(str(tmp_path / "model.json"))
+    plain, task = (lm(text_file, 16, tokenizer=str(tmp_path / name)) for name in ("plain.json", "model.json"))
+    assert task.sha256 == plain.sha256
+    assert int(task.tokens["train"].max()) == 40 < task.tokenizer.vocabulary
+    assert task.samples(task.build(), 2).count("----") == 1
 
 
 def test_bits_per_byte_are_those_of_the_split(tmp_path: Path) -> None:
@@ -351,6 +373,18 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         read(ImageConfig(out=tmp_path, data=f"folder:{tmp_path / 'nothing'}"))
     with pytest.raises(TrainError, match="unknown data 'digit', did you mean digits"):
         read(ImageConfig(out=tmp_path, data="digit"))
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path, {"red": (50, 50), "blue": (50, 50)})
+    pictures = read(ImageConfig(out=tmp_path, data=f"folder:{tmp_path}")).pictures
+    path = sorted(tmp_path.rglob("*.png"))[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(TrainError, match=rf"cannot read the picture {path}: .*truncated"):
+        _ = pictures[0]
+    path.unlink()
+    with pytest.raises(TrainError, match=rf"cannot read the picture {path}: No such file"):
+        _ = pictures[0]
 
 
 def test_a_folder_may_have_splits(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from train import trainer
 from train.config import Config, LmConfig
+from train.errors import TrainError
 from train.signals import Stop
 
 TIMEOUT_S = 110
@@ -42,6 +43,15 @@ def test_two_processes_equal_one_with_the_same_batch(
     for name, value in first["model"].items():
         assert torch.allclose(value, second["model"][name], atol=1e-4), name
     assert len(second["rngs"]) == 2
+
+
+def test_no_torchrun_is_told(tiny: Callable[..., LmConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(TrainError, match=r"WORLD_SIZE=2 and no LOCAL_RANK: .* torchrun, or unset WORLD_SIZE"):
+        trainer.train(tiny(), Stop())
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert trainer.train(tiny(), Stop()) == 0
 
 
 @pytest.mark.parametrize(("size", "said"), [("2", "done\n"), ("1", "done\ntorn down\n")])

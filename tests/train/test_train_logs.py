@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pynvml
@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from train import evaluate, trainer
+from train import checkpoint, evaluate, trainer
 from train.config import ImageConfig, LmConfig, TabularConfig
 from train.errors import TrainError
 from train.logs import Record, duration, number
@@ -124,17 +124,31 @@ def test_weights_and_biases_gets_the_same_numbers(tiny: Make, monkeypatch: pytes
         runs.append(FakeRun(**options))
         return runs[-1]
 
-    util = SimpleNamespace(generate_id=lambda: "abc123")
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, util=util))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Image=None, Error=RuntimeError))
     config = tiny(loggers=["wandb"])
     assert trainer.train(config, Stop()) == 0
     (run,) = runs
-    assert (run.options["id"], run.options["resume"]) == ("abc123", "allow")
+    name = (config.out / "wandb_id").read_text()
+    assert (run.options["id"], run.options["resume"]) == (name, "allow")
     assert run.seen["lr"] == 0.01
     assert [step for step, _ in run.logged] == list(range(5, 45, 5))
     assert run.summary == {"val_loss": run.logged[-1][1]["loss/val"], "completed": True}
     assert run.finished
     assert not list(config.out.glob("events.*"))
+
+    # Another one in its place.
+    (config.out / checkpoint.DIRECTORY / "40.pt").unlink()
+    assert trainer.train(tiny(loggers=["wandb"], seed=1), Stop()) == 0
+    assert runs[1].options["id"] not in ("", name)
+
+
+def test_why_weights_and_biases_does_not_begin_is_told(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise RuntimeError("No API key configured.")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Image=None, Error=RuntimeError))
+    with pytest.raises(TrainError, match="loggers: wandb: No API key configured"):
+        trainer.train(tiny(loggers=["wandb"]), Stop())
 
 
 def test_a_logger_that_is_not_installed_is_told(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +156,20 @@ def test_a_logger_that_is_not_installed_is_told(tiny: Make, monkeypatch: pytest.
     config = tiny(loggers=["tensorboard", "wandb"])
     with pytest.raises(TrainError, match="loggers: wandb needs the package wandb"):
         trainer.train(config, Stop())
+    # What wandb leaves where it logs looks like a package.
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    with pytest.raises(TrainError, match="loggers: wandb needs the package wandb"):
+        trainer.train(config, Stop())
     assert not config.out.exists()
+
+
+def test_a_split_named_train_stands_beside_the_mean_of_the_steps(tiny: Make) -> None:
+    config = tiny(eval_splits={"train": "train[:10%]"})
+    assert trainer.train(config, Stop()) == 0
+    events = EventAccumulator(str(config.out)).Reload()
+    row = (config.out / "metrics.csv").read_text().splitlines()[-1].split(",")
+    for tag, column in (("loss/train", 2), ("loss/train_split", 3)):
+        assert events.Scalars(tag)[-1].value == pytest.approx(float(row[column]), abs=1e-5)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (75, "1m15s"), (7300, "2h01m")])

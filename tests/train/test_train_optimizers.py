@@ -15,6 +15,7 @@ from train import trainer
 from train.averages import Average, weight_of
 from train.config import Config, LmConfig, TabularConfig
 from train.errors import TrainError
+from train.evaluate import evaluate
 from train.gpt import GPT
 from train.optimizers import Optimizers
 from train.signals import Stop
@@ -138,6 +139,20 @@ def test_averages_may_be_evaluated_alone(tiny: Make, table: Table) -> None:
     run = tiny(averages=["poly_1"], averages_only=True, patience=100)
     assert trainer.train(run, Stop()) == 0
     assert table(run)[0] == ["step", "lr", "loss", "val_poly_1_loss"]
+
+
+def test_tf32_is_for_matrices_and_convolutions_or_for_neither(tiny: Make) -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.get_float32_matmul_precision() == "high", torch.backends.cudnn.allow_tf32
+
+    reduced, full = tiny("reduced", precision="tf32"), tiny("full")
+    for config, expected in ((reduced, (True, True)), (full, (False, False))):
+        assert trainer.train(config, Stop()) == 0
+        assert allowed() == expected
+    evaluate(reduced.out, "test")
+    assert allowed() == (True, True)
+    evaluate(full.out, "test")
+    assert allowed() == (False, False)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -80,6 +81,20 @@ def test_a_process_that_is_ended_and_resumed_equals_an_undisturbed_one(
     assert trainer.train(config, Stop()) == 0
     assert scalars(config.out) == scalars(undisturbed.out)
     same_run(config, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_the_whole_group_ends_no_worker(tiny: Make, flags_of: FlagsOf, number: signal.Signals) -> None:
+    config = tiny(steps=100_000, workers=2)
+    command = [sys.executable, "-m", "train", *flags_of(config)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step 5/"):
+        assert process.poll() is None
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, errors) == (130 if number == signal.SIGINT else 75, "")
 
 
 def kill_and_compare(busy_in: Make, directory: Path, same_run: Same, task: str, kills: int, seed: int) -> None:

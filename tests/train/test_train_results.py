@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment
 from train import checkpoint, trainer
 from train.config import Config, LmConfig
 from train.errors import TrainError
-from train.evaluate import evaluate, main
+from train.evaluate import evaluate, file_name, main
 from train.gpt import GPT
 from train.lm import LmTask
 from train.signals import Stop
@@ -80,7 +80,7 @@ def test_averages_and_the_best_checkpoint_are_evaluated(tiny: Make) -> None:
     assert found.keys() == {"split", "loss", "ema_0.9_loss", "step"}
     assert found["loss"] == pytest.approx(float(last[3]), abs=2e-6)
     assert found["ema_0.9_loss"] == pytest.approx(float(last[4]), abs=2e-6)
-    assert json.loads((config.out / "eval_val_100.json").read_text()) == found
+    assert json.loads((config.out / "eval_val_-100%.json").read_text()) == found
     assert evaluate(config.out, "val", best=True)["step"] == 40
 
 
@@ -88,6 +88,13 @@ def test_averages_and_the_best_checkpoint_are_evaluated(tiny: Make) -> None:
 def test_evaluating_again_gives_the_same(finished: LmConfig, split: str) -> None:
     assert evaluate(finished.out, split) == evaluate(finished.out, split)
     assert len(scalars(finished.out)[f"loss/eval_{split}"]) == 1
+
+
+def test_each_split_has_its_own_file() -> None:
+    splits = ["val", "train[:1%]", "train[1%:]", "train[:1]", "train[1:]", "train[1:2]", "train[-1:2]", "train[:1]+val"]
+    names = [file_name(split) for split in splits]
+    assert names[:3] == ["val", "train_-1%", "train_1%-"]
+    assert len({*names}) == len(splits)
 
 
 def test_evaluation_needs_no_schedule_file(tiny: Make, tmp_path: Path) -> None:
@@ -115,13 +122,26 @@ def test_what_cannot_be_evaluated_is_told(
     checkpoint_file = finished.out / checkpoint.DIRECTORY / "40.pt"
     checkpoint_file.write_bytes(checkpoint_file.read_bytes()[:-5000])
     capsys.readouterr()
-    for words in ([str(finished.out)], [str(finished.out), "--split", "tset"], []):
+    for words in ([str(finished.out)], [str(finished.out), "--split", "tset"], [], ["x", "--threads", "-1"]):
         with pytest.raises(SystemExit) as ending:
             main(words)
         assert ending.value.code == 2
         errors = capsys.readouterr().err
         assert errors.startswith("train.evaluate: error: ")
         assert errors.count("\n") == 1
+
+
+def test_a_full_disk_is_told_by_an_evaluation(
+    finished: LmConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "there/eval_test.json")
+
+    monkeypatch.setattr("train.evaluate.write_json", full)
+    with pytest.raises(SystemExit) as ending:
+        main([str(finished.out)])
+    assert ending.value.code == 2
+    assert capsys.readouterr().err == "train.evaluate: error: there/eval_test.json: No space left on device\n"
 
 
 def test_events_hold_the_numbers_of_metrics_csv(finished: LmConfig) -> None:

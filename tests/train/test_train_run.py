@@ -331,6 +331,21 @@ def test_what_cannot_be_resumed_is_told(tiny: Make, after_step: AfterStep) -> No
         trainer.train(config, Stop())
 
 
+def test_a_checkpoint_in_which_a_bit_has_changed_is_told(tiny: Make) -> None:
+    config = tiny()
+    assert trainer.train(config, Stop()) == 0
+    (path,) = checkpoint.saved(config.out)
+    content = path.read_bytes()
+    weights = checkpoint.load(path)["model"]["tokens.weight"].numpy().tobytes()
+    place = content.index(weights) + len(weights) // 2
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(TrainError, match=r"cannot read .*40\.pt \(it is damaged: a checksum differs\); remove it"):
+        checkpoint.load(path)
+    path.write_bytes(content[:-30] + b"PK" + content[-28:])
+    with pytest.raises(TrainError, match=r"cannot read .*40\.pt"):
+        checkpoint.load(path)
+
+
 def test_a_file_that_is_no_checkpoint_begins_no_run(tiny: Make, tmp_path: Path) -> None:
     other = tmp_path / "config.yaml"
     other.write_text("lr: 0.1\n")
@@ -362,6 +377,25 @@ def test_divergence_ends_with_its_own_code(
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"diverged: loss={loss}")
     assert [row[0] for row in table(config)] == ["step", "5"]
     assert not (config.out / "checkpoints").exists()
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(
+    tiny: Make, table: Table, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Run.add_gradient
+
+    def add_gradient(run: Run, *part: Any) -> None:
+        own(run, *part)
+        if run.step == 31:
+            run.parameters[0].grad = torch.full_like(run.parameters[0], torch.nan)
+
+    monkeypatch.setattr(Run, "add_gradient", add_gradient)
+    config = tiny(log_every=40, eval_every=40)
+    config = config.model_copy(update={"checkpoint_every": 3})
+    assert trainer.train(config, Stop()) == 76
+    assert capsys.readouterr().out.splitlines()[-1].startswith("diverged: loss=")
+    assert [row[0] for row in table(config)] == ["step", "33"]
+    assert [path.name for path in checkpoint.saved(config.out)] == ["30.pt"]
 
 
 def test_a_run_ends_early_when_nothing_gets_better(tiny: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -396,6 +430,7 @@ def test_the_best_checkpoint_is_that_of_the_best_value(
         {"data": "absent"},
         {"context": 20_000},
         {"device": "cuda:99"},
+        {"device": "meta"},
         {"monitor": "val_accuracy"},
         {"lr_scales": {"tokenz": 2}},
         {"eval_splits": {"val": "valid"}},

@@ -70,6 +70,24 @@ def test_an_evaluation_before_the_first_step_has_no_training_loss(tiny: Make, ta
     assert [event.step for event in events.Scalars("loss/train")] == [*range(begin + 5, 25, 5)]
 
 
+def test_a_segment_has_its_own_options_of_the_optimizer(tiny: Make, ended_state: State) -> None:
+    first, second, _ = segments(tiny)
+    assert trainer.train(first, Stop()) == 0
+    second = second.model_copy(update={"weight_decay": 0.5, "beta1": 0.8})
+    assert trainer.train(second, Stop()) == 0
+    decayed, biases = ended_state(second)["optimizers"][0]["param_groups"]
+    assert (decayed["weight_decay"], biases["weight_decay"]) == (0.5, 0.0)
+    assert decayed["betas"] == (0.8, 0.95)
+
+
+def test_an_average_that_the_origin_lacks_begins_with_its_weights(tiny: Make) -> None:
+    first = tiny("first")
+    assert trainer.train(first, Stop()) == 0
+    config = tiny("evaluated", steps=60, init_from=first.out, averages=["ema_0.9"], eval_first=True)
+    (record, *_) = train.run(config)
+    assert record.metrics["val_ema_0.9_loss"] == record.metrics["val_loss"]
+
+
 def test_a_segment_that_is_interrupted_goes_on(tiny: Make, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, _ = segments(tiny)
     assert trainer.train(first, Stop()) == 0
@@ -98,7 +116,9 @@ def test_what_begins_no_segment_is_told(tiny: Make) -> None:
         ({"begin": 7}, r"first holds no checkpoint of step 7; there are: 10"),
         ({"steps": 10}, "steps is 10: init_from is the state of step 10; no step is left"),
         ({"width": 32}, "the checkpoint of step 10 is of another model: .*size mismatch"),
-        ({"optimizer": "muon"}, "the checkpoint is of another optimizer"),
+        ({"optimizer": "muon"}, r"the checkpoint is of another optimizer: optimizer \(adamw there, muon here\)"),
+        ({"optimizer": "sgd"}, r"the checkpoint is of another optimizer: optimizer \(adamw there, sgd here\)"),
+        ({"amsgrad": True}, r"the checkpoint is of another optimizer: amsgrad \(False there, True here\)"),
     ):
         values = {**second.model_dump(exclude_unset=True), **flags}
         with pytest.raises(TrainError, match=message):
