@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         record |= {"inputs": inputs.inputs, "ask": plan.header.plan_id, "reopened": _reopened(decision)}
         records.replace_text(str(directory / rounds.RECORD), json.dumps(record, indent=1))
     print(f"round {number}: {record['ended'] or 'the next grid is'}\n{record['grid'] or ''}")
-    has_lost = any(row["round"] == number and row["state"] != rounds.FINISHED for row in record["read"])
+    has_lost = any(row["round"] == number and row["state"] != JobState.COMPLETED for row in record["read"])
     try:
         plan_id = _plan_round(decision) if record["grid"] is not None or has_lost else ""
     except InputError:  # no round comes of this grid: `next` is asked again

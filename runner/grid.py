@@ -163,7 +163,8 @@ class Round:
     inputs: str  # what this round and those before it are made of
     is_decided: bool = False
     reopened: str = ""  # the limit that let the search go on after this round had ended it
-    left_out: frozenset[str] = frozenset()  # trials of a decided round that did not complete; they stay as they are
+    left_out: frozenset[str] = frozenset()  # trials of a decided round that did not complete: no gather reads them
+    lost: frozenset[str] = frozenset()  # those of them that were not pruned: they stay as they are
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from runner.model import Trial
 
 
-def of_members(members: Iterable[Trial]) -> str:
-    """The inputs of a gather: which attempt of which trial completed each stage."""
-    return _hash(line for trial in members for line in _completions(trial))
+def of_members(members: Iterable[tuple[Trial, Iterable[str]]]) -> str:
+    """The inputs of a gather, from its trials and their stages: which attempt completed each of these."""
+    return _hash(line for trial, stages in members for line in _completions(trial, stages))
 
 
-def _completions(trial: Trial) -> Iterable[str]:
+def _completions(trial: Trial, stages: Iterable[str]) -> Iterable[str]:
     history = records.read_attempts(trial.directory)
-    for stage in trial.stages:
+    for stage in stages:
         last = history.last(stage)
         # The time tells an attempt from the one of the same number in a directory that was deleted.
         attempt = "" if last is None else f"{last.number} {last.start['started']}"

@@ -49,10 +49,18 @@ class NextRounds:
         """All plans have been taken up."""
         held, self._held = self._held or [], None
         for unit in held:
-            self._daemon.intake.pipeline.has_decided(unit)
+            known = self._daemon.scheduler.trial(unit.key)  # as the last of the plans has it
+            if known is not None:
+                self._daemon.intake.pipeline.has_decided(known)
 
     def follow_up(self, unit: Trial) -> str | None:
-        """Takes in the round that a decision has planned, once; returns why it cannot be."""
+        """Takes in the round that a decision has planned, once; returns why it cannot be.
+
+        A decision that was under way when a `run` was typed has planned it by the file of before: it plans once more.
+        """
+        intake = self._daemon.intake
+        if intake.is_left_out(unit):
+            return None
         if not os.path.exists(f"{unit.directory}/{rounds.RECORD}"):  # noqa: PTH110
             return f"{unit.output}: lacks {rounds.RECORD}; delete the directory, type `run`."
         plan_id = rounds.next_plan(unit.directory)
@@ -63,6 +71,10 @@ class NextRounds:
             return None
         try:
             plan = plans.Plan(self._output, plan_id)
+            if plan.header.asked not in {item.header.asked for item in intake.origin(unit).plan_of.values()}:
+                plan.close()
+                intake.pipeline.repeat(unit)
+                return None
             entry = {"kind": "plan", "time": plan.header.time, "options": {}, "trials": len(plan.trials)}
             self._daemon.submit(plan, lambda: self._record({**entry, "plan": plan_id}, plan.trials))
         except (RunnerError, OSError) as error:

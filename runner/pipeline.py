@@ -140,6 +140,10 @@ class Pipeline:
             self._tell(Event(Kind.FAIL, Job(trial, stage), time.time(), cause="exit", line=problem))
         return False
 
+    def repeat(self, trial: Trial) -> None:
+        """What is complete is due again."""
+        self._make_due(trial, is_withheld=False)
+
     def open_members(self, trial: Trial) -> list[Trial]:
         """What a unit still waits for."""
         assert trial.needs is not None
@@ -161,7 +165,8 @@ class Pipeline:
         if needs.inputs is not None:
             return needs.inputs
         if needs.members:
-            return inputs.of_members(self._complete(needs))
+            # A trial that ran when `run` was typed last is the one of the plan before, with the stages of that.
+            return inputs.of_members((member, self._scheduler.states(member)) for member in self._complete(needs))
         return inputs.of_places(cwd, needs.reads)
 
     def prepare(self, trial: Trial) -> None:
@@ -247,10 +252,13 @@ class Pipeline:
             self._tell(Event(Kind.BLOCK, Job(trial, stage), time.time(), line=problem))
 
     def _withhold(self, trial: Trial) -> None:
+        self._make_due(trial, is_withheld=True)
+
+    def _make_due(self, trial: Trial, is_withheld: bool) -> None:
         states = self._scheduler.states(trial)
         was_over = [stage for stage, state in states.items() if state is not JobState.PENDING]
         terms = self._origins.origin(trial).terms
-        self._scheduler.add(trial, dict.fromkeys(trial.stages, JobState.PENDING), terms, is_withheld=True)
+        self._scheduler.add(trial, dict.fromkeys(trial.stages, JobState.PENDING), terms, is_withheld=is_withheld)
         self._inputs.pop(trial.key, None)
         for stage in was_over:
             self._tell(Event(Kind.WAIT, Job(trial, stage), time.time()))

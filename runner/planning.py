@@ -21,7 +21,7 @@ from runner.units import Units
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from runner.config import Config
     from runner.header import Resource
@@ -68,17 +68,16 @@ class Request:
         if not has_subdirectories:
             raise InputError("--no-subdir: gathers and searches need a directory for each trial.")
         config = self._expansion(config).expand(self.upto)
+        found = list(self._drafts(config))
         # What a decided round lost is not tried again: its decision stands without.
-        lost = {(sweep.title, item) for sweep in config.sweeps if sweep.round for item in sweep.round.left_out}
-        drafts: list[Draft] = []
-        left_out: list[Draft] = []
-        for item in self._drafts(config):
-            is_lost = all((title, item.trial_id) in lost for title in item.titles)
-            (left_out if is_lost else drafts).append(item)
+        rounds = [(sweep.title, sweep.round) for sweep in config.sweeps if sweep.round]
+        lost = _of_all_titles(found, {(title, item) for title, stand in rounds for item in stand.lost})
+        left_out = _of_all_titles(found, {(title, item) for title, stand in rounds for item in stand.left_out})
+        drafts = [item for item in found if item.trial_id not in lost]
         complete = list(trials.complete(drafts, config.templates, layout, name_of))
         decides = not self._option("command", None)  # a round is decided by all its stages
         units = Units(config, layout, None if is_preview else self._finished_units, decides)
-        return iter(units.plan(drafts, complete, left_out))
+        return iter(units.plan(found, complete, left_out))
 
     def _drafts(self, chosen: Config) -> Iterator[Draft]:
         sample, seed = self._option("sample", None), self._option("seed", 0)
@@ -105,6 +104,11 @@ class Request:
     def _option(self, name: str, default: Any) -> Any:
         # The subcommands lack the options that only `run` itself has.
         return getattr(self.options, name, default)
+
+
+def _of_all_titles(drafts: Iterable[Draft], named: Collection[tuple[str | None, str]]) -> set[str]:
+    """The trials that are named, by title and id, in each sweep that asks for them."""
+    return {item.trial_id for item in drafts if all((title, item.trial_id) in named for title in item.titles)}
 
 
 def read(options: argparse.Namespace) -> Request:

@@ -13,6 +13,7 @@ from runner import trials
 from runner.errors import InputError
 from runner.grid import Round
 from runner.gridfile import Known, always_set, parse_round
+from runner.model import JobState
 from runner.records import DamagedRecordError
 from runner.units import decision_name, rounds_hash
 from runner.yamlfile import parse_documents
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 RECORD = "decision.json"
 NEXT_PLAN = "next_plan"
 WHY = "_why"
-FINISHED = "finished"
 
 Record = dict[str, Any]
 
@@ -159,8 +159,9 @@ class Expansion:
             if record is None or record["inputs"] != stand.inputs or number == upto:
                 yield replace(sweep, round=stand)
                 return
-            left_out = frozenset(row["id"] for row in record["read"] if row["state"] != FINISHED)
-            yield replace(sweep, round=replace(stand, is_decided=True, left_out=left_out))
+            left_out = {row["id"]: row["state"] for row in record["read"] if row["state"] != JobState.COMPLETED}
+            lost = frozenset(key for key, state in left_out.items() if state != JobState.PRUNED)
+            yield replace(sweep, round=replace(stand, is_decided=True, left_out=frozenset(left_out), lost=lost))
             sweep = None if record["grid"] is None else self.read_grid(first, number + 1, record["grid"])
 
     def ids(self, sweep: Sweep) -> list[str]:

@@ -17,7 +17,7 @@ from runner.model import Needs, PlannedTrial, Recipe
 from runner.searchfile import DECIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from runner.config import Config
     from runner.gather import Gather
@@ -56,14 +56,19 @@ class Units:
         self._decides = decides
 
     def plan(
-        self, drafts: Sequence[Draft], trials: Sequence[PlannedTrial], left_out: Sequence[Draft] = ()
+        self, drafts: Sequence[Draft], trials: Sequence[PlannedTrial], left_out: Collection[str] = ()
     ) -> list[PlannedTrial]:
-        """The trials, with what they wait for, and after them the units; decided rounds have lost those `left_out`.
+        """The trials, with what they wait for, and after them the units.
+
+        A draft that is no trial was lost by a decided round; what such a round has lost or pruned is `left_out` of
+        gathers.
 
         Raises:
             InputError: a gather has no member, or too few, or a trial depends on a unit that there is not.
         """
         key_of = {trial.trial_id: trial.key for trial in trials}
+        draft_of = {draft.trial_id: draft for draft in drafts}
+        read = {trial_id: key for trial_id, key in key_of.items() if trial_id not in left_out}
         decisions = [
             self._decision(sweep.title, sweep.search, sweep.round, drafts, key_of)
             for sweep in self._config.sweeps
@@ -72,12 +77,12 @@ class Units:
         members: dict[str, list[Draft]] = {}
         if not self._config.is_part:
             for item in self._config.gathers.values():
-                members |= self._groups(item, [*drafts, *left_out])
+                members |= self._groups(item, drafts)
         units = [
-            self._gather(self._config.gathers[gather.gather_of(name)], name, found, key_of, decisions)
+            self._gather(self._config.gathers[gather.gather_of(name)], name, found, read, decisions)
             for name, found in members.items()
         ]
-        wired = [self._wire(item, trial, members) for item, trial in zip(drafts, trials, strict=True)]
+        wired = [self._wire(draft_of[trial.trial_id], trial, members) for trial in trials]
         planned = [*wired, *decisions, *units]
         self._refuse_circles(planned)
         return [replace(trial, index=index) for index, trial in enumerate(planned)]
@@ -181,7 +186,7 @@ class Units:
     def _decision(
         self, title: str, search: Search, stand: Round, drafts: Sequence[Draft], key_of: Mapping[str, str]
     ) -> PlannedTrial:
-        members = [item for item in drafts if item.rounds.get(title) == stand.number]
+        members = [item for item in drafts if item.rounds.get(title) == stand.number and item.trial_id in key_of]
         number = stand.number
         needs = Needs(
             members=tuple(key_of[item.trial_id] for item in members),

@@ -60,6 +60,22 @@ def test_those_that_fall_behind_are_pruned_and_the_run_is_complete(project: Proj
     assert project.run("wait", "-o", "other").returncode == 0
 
 
+def test_what_a_decided_round_pruned_stays_in_its_search(project: Project) -> None:
+    (project.path / "program.py").write_text(PROGRAM)
+    project.write(PARAMS.replace("need: 1", "need: all").replace("_title: all", "_title: all\n_search: {next: 'true'}"))
+    assert project.run().returncode == 0
+    again = project.run()
+    assert again.returncode == 0
+    assert "START" not in again.stdout
+    assert (project.output / "gather.after" / "all" / "count").read_text().strip() == "1"
+    status = project.run("status").stdout
+    assert "pruned" in status
+    assert "earlier" not in status
+    assert project.run("retry", "Loss_3").stdout == "Due again: 2 jobs of 1 trial.\n"
+    assert project.run("wait").returncode == 0
+    assert project.stat("Loss_3") == {"train": "pruned", "evaluate": "pruned"}
+
+
 def test_a_wrong_rule_is_told_where_it_stands(project: Project) -> None:
     for rule, told in (
         ("{rungs: [10, 5]}", "line 4, template.train.prune.rungs: [10, 5] are no rungs; allowed: steps that rise."),

@@ -306,6 +306,59 @@ def test_a_gather_with_too_little_of_a_search_is_blocked_and_refuses_no_run(
     assert typed("check").code == 0
 
 
+EDITED = """\
+template: {go: 'echo {x} > {_output}/before'}
+resource: {cpu: 2}
+gather: {all: {cmd: 'wc -l < {_trials}', of: one}}
+---
+_title: one
+_search: {next: bash next.sh, rounds: 3}
+x: [0]
+"""
+WAITING = """\
+echo $RUNNER_ROUND >> asked
+until test -e mended; do sleep 0.01; done
+echo x: [$RUNNER_ROUND]
+"""
+
+
+@pytest.fixture
+def edited(project: Project, typed: Typed, until: Callable[..., None]) -> Callable[[str, str], None]:
+    """Edits the file while the first decision is made, and waits for the end of all."""
+
+    def edit(old: str, new: str) -> None:
+        project.write(EDITED)
+        project.write(WAITING, "next.sh")
+        assert typed("--detach").code == 0
+        until((project.path / "asked").exists, lambda: typed("status").out)
+        project.write(EDITED.replace(old, new))
+        assert typed("--detach").code == 0
+        (project.path / "mended").touch()
+        assert typed("wait").code == 0
+
+    return edit
+
+
+def test_a_file_that_is_edited_while_a_round_is_decided_holds_for_the_next_rounds(
+    project: Project, typed: Typed, edited: Callable[[str, str], None]
+) -> None:
+    edited("{_output}/before", "{_output}/after")
+    assert asked(project) == [1, 2, 3]
+    assert [(project.output / f"X_{x}" / "after").exists() for x in (0, 1, 2)] == [False, True, True]
+    assert "earlier" not in typed("status").out
+    assert typed().started() == []
+
+
+def test_a_search_that_the_file_lost_while_a_round_was_decided_does_not_go_on(
+    project: Project, typed: Typed, edited: Callable[[str, str], None]
+) -> None:
+    search_line = next(line for line in EDITED.splitlines() if line.startswith("_search"))
+    edited(f"{search_line}\n", "")
+    assert not (project.output / "X_1").exists()
+    assert project.log("gather.all/all", "all") == "1\n"
+    assert typed().started() == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

@@ -23,13 +23,13 @@ def member(directory: Path, number: int) -> Trial:
 
 
 def test_the_hash_of_members_tells_a_trial_that_was_made_anew(tmp_path: Path) -> None:
-    trials = [member(tmp_path / f"T_{number}", number) for number in range(2)]
-    for trial in trials:
+    trials = [(member(tmp_path / f"T_{number}", number), ("go",)) for number in range(2)]
+    for trial, _ in trials:
         write_attempt(Path(trial.directory))
     before = inputs.of_members(trials)
     assert inputs.of_members(trials) == before
     assert inputs.of_members(trials[:1]) != before
-    write_attempt(Path(trials[1].directory), started="2026-01-02T00:00:00+00:00")
+    write_attempt(Path(trials[1][0].directory), started="2026-01-02T00:00:00+00:00")
     assert inputs.of_members(trials) != before
 
 

@@ -50,13 +50,13 @@ class Story:
         self.daemon.take(self.executor.poll())
         self.daemon.step()
 
-    def run(self, members: int = 3, need: int | None = None, count: int = 1, **flags: Any) -> None:
+    def run(self, members: int = 3, need: int | None = None, count: int = 1, stages: str = "a", **flags: Any) -> None:
         """Types `run`."""
         self.plans += 1
-        trials = [planned(self.output, index, "a") for index in range(members)]
+        trials = [planned(self.output, index, stages) for index in range(members)]
         needs = Needs(members=tuple(trial.key for trial in trials), need=members if need is None else need)
         last = replace(planned(self.output, 9, "a"), needs=Needs(after=(LAW,), reads=(f"{self.output}/{LAW}/made",)))
-        options = dict.fromkeys(("a", "law"), StageOptions())
+        options = dict.fromkeys((*stages, "a", "law"), StageOptions())
         head = header(f"p{self.plans}", options, count, **flags)
         plans.write(self.output, head, plans.Secrets({}), [*trials, self.unit(needs), last])
         request = {"plan": head.plan_id, "size": self.journal.size(), "entry": {"kind": "plan", "time": "now"}}
@@ -198,6 +198,17 @@ def test_a_plan_with_more_members_while_the_gather_runs_makes_it_run_again(story
     story.end(("T_3", "a"))
     story.finish()
     assert story.started()[3:] == [UNIT, ("T_3", "a"), UNIT, LAST]
+
+
+@pytest.mark.parametrize(("before", "after"), [("a", "ab"), ("ab", "a")])
+def test_a_gather_over_what_ran_when_stages_were_edited_runs_once(story: Story, before: str, after: str) -> None:
+    for stages in (before, after, after):
+        story.run(stages=stages)
+        if stages == before:
+            assert story.started() == [("T_0", "a")]
+        else:
+            story.finish()
+    assert story.started().count(UNIT) == 1
 
 
 def test_equal_content_runs_nothing_again_that_reads_it(story: Story) -> None:

@@ -140,11 +140,13 @@ def test_decisions_about_another_grid_do_not_count(tmp_path: Path, expansion: Ex
 
 
 def test_what_a_decided_round_lost_is_known(tmp_path: Path, expansion: Expansion) -> None:
-    read = [{"id": "a", "state": "finished"}, {"id": "b", "state": "failed"}, {"id": "c", "state": "canceled"}]
+    states = {"a": "finished", "b": "failed", "c": "canceled", "d": "pruned"}
+    read = [{"id": key, "state": state} for key, state in states.items()]
     decide(tmp_path, 1, stand(expansion), "x: 2", read=read)
     first = expansion.expand().sweeps[0].round
     assert first is not None
-    assert first.left_out == {"b", "c"}
+    assert first.left_out == {"b", "c", "d"}
+    assert first.lost == {"b", "c"}
 
 
 def test_a_damaged_record_is_told(tmp_path: Path, expansion: Expansion) -> None:
