@@ -10,7 +10,7 @@ from rich.console import Console
 
 from runner import client, closing, faraway, overview
 from runner.errors import InputError
-from runner.follow import Follower, Left, trial_of
+from runner.follow import Follower, Left, noted_signals, trial_of
 from runner.lasting import lasting_output
 from runner.model import DONE, Job
 from runner.progress import Progress
@@ -55,7 +55,8 @@ def _attach(channel: Channel, output: Path, watcher_of: Callable[[Progress, int,
     own = {trial.key: trial for trial in trials}
     follower = Follower(channel, own, watcher, progress, lambda: client.connect_or_start(output))
     try:
-        left = follower.follow(first, is_own=False)
+        with noted_signals() as signals:
+            left = follower.follow(first, signals, is_own=False)
     finally:
         watcher.close()
         follower.close()

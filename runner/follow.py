@@ -68,22 +68,21 @@ class Follower:
         self._was_stopped = False
         self.has_left = False  # the daemon has nothing left to do
 
-    def follow(self, first: Message, is_own: bool) -> Left:
-        """Watches to the end; `first` is the answer that opened the watch. A signal that ends the watch ends the work,
-        too, where that `is_own`; a closed terminal does not."""
-        with _signals() as signals:
-            self._take(first)
-            while self._is_over is None and not self._progress.is_over:
-                self._watcher.tick(time.time())
-                for number in signals.wait(self._channel.fileno(), TICK_S):
-                    if number == signal.SIGHUP or not is_own:
-                        return Left.DETACHED
-                    self._stop()
-                if signals.is_readable:
-                    self._receive()
-            if self._is_over is None and signals.is_readable:
-                # That nothing at all is left to do is said together with the last event.
-                self._take_all(self._last_words())
+    def follow(self, first: Message, signals: Signals, is_own: bool) -> Left:
+        """Watches to the end; `first` is the answer that opened the watch. One of the `signals` that ends the watch
+        ends the work, too, where that `is_own`; a closed terminal does not."""
+        self._take(first)
+        while self._is_over is None and not self._progress.is_over:
+            self._watcher.tick(time.time())
+            for number in signals.wait(self._channel.fileno(), TICK_S):
+                if number == signal.SIGHUP or not is_own:
+                    return Left.DETACHED
+                self._stop()
+            if signals.is_readable:
+                self._receive()
+        if self._is_over is None and signals.is_readable:
+            # That nothing at all is left to do is said together with the last event.
+            self._take_all(self._last_words())
         self.has_left = self._is_over is not None
         # What runs elsewhere may have come to its end before the daemon knows that nothing is left.
         return self._is_over or (Left.STOPPED if self._was_stopped else Left.OVER)
@@ -150,7 +149,7 @@ class Follower:
             raise RunnerError(message["error"])
 
 
-class _Signals:
+class Signals:
     """Signals and a descriptor, waited for together."""
 
     def __init__(self, wake_up: int) -> None:
@@ -171,10 +170,10 @@ class _Signals:
 
 
 @contextmanager
-def _signals() -> Iterator[_Signals]:
+def noted_signals() -> Iterator[Signals]:
     """Within, Ctrl-C, SIGTERM and a closed terminal are told, unless they were ignored when `run` was typed."""
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signals = _Signals(wake_read)
+    signals = Signals(wake_read)
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
     old_wake_up = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)

@@ -27,7 +27,7 @@ from runner import (
 from runner.changes import Changes, some
 from runner.errors import SystemFaultError
 from runner.events import Kind
-from runner.follow import Follower, Left
+from runner.follow import Follower, Left, noted_signals
 from runner.lasting import lasting_output
 from runner.model import DONE, LOCAL, Job
 from runner.progress import Progress
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.events import Watcher
+    from runner.follow import Signals
     from runner.model import PlannedTrial, Trial
     from runner.planning import Request
     from runner.protocol import Channel, Message
@@ -89,28 +90,38 @@ def _run(request: Request, trials: list[PlannedTrial], places: Places, console: 
         console.print(Text(said), soft_wrap=True)
         return EXIT_OK
     changes = _changes(trials, request.time)  # reads records, which may be damaged: before anything is asked for
-    channel, request, trials, answer = handover.hand_over(request, trials, places)
-    _greet(console, request, trials, places.origin)
-    _tell_difference(console, answer.get("difference") or {})
-    for line in changes:
-        console.print(Text(line, style="bold"), soft_wrap=True)
     if request.options.detach:
+        channel, *_ = _hand_over(request, trials, places, changes, console)
         channel.close()
         text = "The daemon goes on. `run watch` shows it, `run status` sums it up, `run stop` ends it."
         console.print(text, soft_wrap=True)
         _warn_of_logout(console)
         return EXIT_OK
-    progress = Progress(Counter(stage for trial in trials for stage in trial.stages), places.room)
-    own: dict[str, Trial] = {trial.key: trial for trial in trials}
-    left = _watch(channel, answer, request, own, progress, console)
+    with noted_signals() as signals:  # before the plan is told: what it starts may run before the answer is read
+        channel, request, trials, answer = _hand_over(request, trials, places, changes, console)
+        progress = Progress(Counter(stage for trial in trials for stage in trial.stages), places.room)
+        own: dict[str, Trial] = {trial.key: trial for trial in trials}
+        left = _watch(channel, answer, signals, request, own, progress, console)
     if left is Left.DETACHED:
         return EXIT_HANGUP
     return _close(request, list(own.values()), progress, left is Left.STOPPED, console)
 
 
+def _hand_over(
+    request: Request, trials: list[PlannedTrial], places: Places, changes: Sequence[str], console: Console
+) -> tuple[Channel, Request, list[PlannedTrial], Message]:
+    channel, request, trials, answer = handover.hand_over(request, trials, places)
+    _greet(console, request, trials, places.origin)
+    _tell_difference(console, answer.get("difference") or {})
+    for line in changes:
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    return channel, request, trials, answer
+
+
 def _watch(
     channel: Channel,
     first: Message,
+    signals: Signals,
     request: Request,
     own: dict[str, Trial],
     progress: Progress,
@@ -121,7 +132,7 @@ def _watch(
     )
     follower = Follower(channel, own, watcher, progress, lambda: client.connect_or_start(request.output))
     try:
-        return follower.follow(first, is_own=True)
+        return follower.follow(first, signals, is_own=True)
     finally:
         watcher.close()
         follower.close()

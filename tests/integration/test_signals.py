@@ -64,6 +64,21 @@ def test_a_closed_terminal_leaves_the_work_running(project: Project, until: Call
     assert [project.stat(f"N_{n}") for n in (0, 1)] == [{"a": "finished"}] * 2
 
 
+@pytest.mark.parametrize(("number", "code", "state"), [("INT", 130, "interrupted"), ("HUP", 129, "finished")])
+def test_a_signal_in_the_instant_in_which_the_first_trial_starts(
+    project: Project, number: str, code: int, state: str
+) -> None:
+    project.write(
+        f"template:\n  a: 'until kill -{number} $(cat pid); do sleep 0.01; done; sleep 1'\n"
+        "resource: {cpu: 1}\n---\nn: 0\n"
+    )
+    process = project.start()
+    (project.path / "pid").write_text(f"{process.pid}\n")
+    assert process.wait(30) == code
+    project.run("wait")
+    assert project.stat("N_0") == {"a": state}
+
+
 def test_a_program_may_save_before_it_leaves(project: Project, until: Callable[..., None]) -> None:
     (project.path / "program.py").write_text(
         "import pathlib, signal, sys, time\n"
