@@ -64,12 +64,25 @@ def test_a_closed_terminal_leaves_the_work_running(project: Project, until: Call
     assert [project.stat(f"N_{n}") for n in (0, 1)] == [{"a": "finished"}] * 2
 
 
+HELD = """import os, time
+import runner.handover
+
+def held(_request):
+    while not os.path.exists("sent"):
+        time.sleep(0.01)
+
+runner.handover.copy_file = held
+"""
+
+
 @pytest.mark.parametrize(("number", "code", "state"), [("INT", 130, "interrupted"), ("HUP", 129, "finished")])
-def test_a_signal_in_the_instant_in_which_the_first_trial_starts(
-    project: Project, number: str, code: int, state: str
+def test_a_signal_may_come_before_run_has_read_the_answer_to_its_plan(
+    project: Project, tmp_path: Path, number: str, code: int, state: str
 ) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HELD)
+    project.environment["PYTHONPATH"] = os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")])
     project.write(
-        f"template:\n  a: 'until kill -{number} $(cat pid); do sleep 0.01; done; sleep 1'\n"
+        f"template:\n  a: 'until kill -{number} $(cat pid); do sleep 0.01; done; touch sent; sleep 1'\n"
         "resource: {cpu: 1}\n---\nn: 0\n"
     )
     process = project.start()
