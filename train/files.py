@@ -11,6 +11,9 @@ from typing import Any, BinaryIO
 
 import yaml
 
+RUN_ID = "wandb_id"
+"""Of a run's directory: under which Weights & Biases finds a resumed run again."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from train.config import Config
 from train.errors import TrainError
-from train.files import replacing
+from train.files import RUN_ID, replacing
 from train.usage import Usage
 from train.world import World
 
 METRICS = "metrics.csv"
-RUN_ID = "wandb_id"
-"""Under which Weights & Biases finds a resumed run again."""
 
 
 def number(value: float, decimals: int) -> str:

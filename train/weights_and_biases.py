@@ -9,8 +9,7 @@ from torch import Tensor
 
 from train.config import Config
 from train.errors import TrainError
-from train.files import replacing
-from train.logs import RUN_ID
+from train.files import RUN_ID, replacing
 
 
 def library() -> Any:
