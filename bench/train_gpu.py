@@ -20,7 +20,7 @@ import torch
 from train.config import LmConfig
 from train.feed import Feed
 from train.state import Run
-from train.task import make_task
+from train.tasks import make_task
 from train.world import joined
 
 PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0, "H200": 989.0}

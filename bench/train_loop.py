@@ -28,7 +28,7 @@ from train.feed import Feed
 from train.lm import LmTask
 from train.logs import Log
 from train.state import Run
-from train.task import make_task
+from train.tasks import make_task
 from train.world import joined
 
 TURN = 50

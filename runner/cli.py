@@ -143,21 +143,35 @@ def _duration(text: str) -> str:
 
 RUN = Command("runner.run", DESCRIPTION, _run_options)
 COMMANDS = {
-    "status": Command("runner.status", "Says how far everything is, what runs, what failed and why.", _status_options),
-    "watch": Command("runner.attach", "Watches the daemon; Ctrl-C leaves it alone.", _output_option),
-    "wait": Command("runner.attach", "Waits until all is done; the exit code is that of `run`.", _output_option),
-    "logs": Command("runner.logs", "Prints what the newest attempt of a trial has written.", _logs_options),
-    "top": Command("runner.top", "Shows slots, GPUs, memory and progress, live; Ctrl-C leaves.", _output_option),
-    "stop": Command("runner.control", "Lets what runs end, and starts nothing more; the daemon leaves.", _stop_options),
-    "pause": Command("runner.control", "Starts nothing more until `run resume`.", _pause_options),
-    "resume": Command("runner.control", "Takes every pause back.", _output_option),
-    "cancel": Command("runner.control", "Takes trials out of the queue, and ends what runs of them.", _names_options),
-    "retry": Command("runner.control", "Makes failed trials due again: all, or those named.", _names_options),
-    "check": Command("runner.check", "Says what `run` would find, and what looks wrong.", _file_options),
-    "schema": Command("runner.schema", "Prints the JSON schema of params.yaml, for editors.", _no_options),
+    "status": Command(
+        "runner.subcommands.status", "Says how far everything is, what runs, what failed and why.", _status_options
+    ),
+    "watch": Command("runner.subcommands.attach", "Watches the daemon; Ctrl-C leaves it alone.", _output_option),
+    "wait": Command(
+        "runner.subcommands.attach", "Waits until all is done; the exit code is that of `run`.", _output_option
+    ),
+    "logs": Command("runner.subcommands.logs", "Prints what the newest attempt of a trial has written.", _logs_options),
+    "top": Command(
+        "runner.subcommands.top", "Shows slots, GPUs, memory and progress, live; Ctrl-C leaves.", _output_option
+    ),
+    "stop": Command(
+        "runner.subcommands.control", "Lets what runs end, and starts nothing more; the daemon leaves.", _stop_options
+    ),
+    "pause": Command("runner.subcommands.control", "Starts nothing more until `run resume`.", _pause_options),
+    "resume": Command("runner.subcommands.control", "Takes every pause back.", _output_option),
+    "cancel": Command(
+        "runner.subcommands.control", "Takes trials out of the queue, and ends what runs of them.", _names_options
+    ),
+    "retry": Command(
+        "runner.subcommands.control", "Makes failed trials due again: all, or those named.", _names_options
+    ),
+    "check": Command("runner.subcommands.check", "Says what `run` would find, and what looks wrong.", _file_options),
+    "schema": Command("runner.subcommands.schema", "Prints the JSON schema of params.yaml, for editors.", _no_options),
     "gpus": Command("runner.gpus.command", "Says what each GPU does and why it is or is not used.", _gpus_options),
-    "rm": Command("runner.removal", "Deletes trials, after a question.", _removal_options),
-    "archive": Command("runner.removal", "Packs trials into .runner/archive/, after a question.", _removal_options),
+    "rm": Command("runner.subcommands.removal", "Deletes trials, after a question.", _removal_options),
+    "archive": Command(
+        "runner.subcommands.removal", "Packs trials into .runner/archive/, after a question.", _removal_options
+    ),
     "table": Command("runner.results.table", "Prints a row for each trial, or means.", results.table),
     "best": Command("runner.results.table", "Prints the settings, the best mean first.", results.best),
     "compare": Command("runner.results.compare", "Prints in what two trials differ.", results.compare),

@@ -14,7 +14,7 @@ from runner.errors import InputError, RunnerError, SystemFaultError
 from runner.model import JobState
 from runner.nextrounds import NextRounds
 from runner.selection import named
-from runner.submission import changed_names
+from runner.service.submission import changed_names
 from runner.text import counted
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import arithmetic, executorfile, gather, gatherfile, headerfile, searchfile, template
+from runner import arithmetic, gather, template
 from runner.errors import InputError, did_you_mean
 from runner.grid import Settings
-from runner.gridfile import Known, always_set, parse_sweep
+from runner.params import executorfile, gatherfile, headerfile, searchfile
+from runner.params.gridfile import Known, always_set, parse_sweep
 from runner.process import bash
 from runner.values import is_parameter_name, text_of
 from runner.yamlfile import Document, parse_documents, read_text
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from runner.gather import Gather
     from runner.grid import Sweep
-    from runner.header import Header, NotifySpec, Resource, StageSpec
     from runner.options import StageOptions
+    from runner.params.header import Header, NotifySpec, Resource, StageSpec
     from runner.template import Template
     from runner.yamlfile import KeyPath
 

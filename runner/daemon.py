@@ -9,34 +9,34 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from runner.aftermath import Aftermath
-from runner.attempts import Attempts
-from runner.batches import Batches
-from runner.endings import QUICK_S, Ending, again_at
+from runner.batch.batches import Batches
+from runner.batch.trialreturns import KIND_OF_END, Returns
 from runner.errors import RunnerError
 from runner.events import Event, Kind
-from runner.intake import Intake
-from runner.launching import Launcher
-from runner.ledger import Ledger, OutputGoneError
 from runner.model import LOCAL, JobState
-from runner.places import Place
 from runner.process import boot_seconds
-from runner.pruning import Pruning
-from runner.returns import KIND_OF_END, Returns
 from runner.scheduler import Scheduler
-from runner.shortage import HOLD_S, Shortage, is_shortage, refusal
+from runner.service.aftermath import Aftermath
+from runner.service.attempts import Attempts
+from runner.service.endings import QUICK_S, Ending, again_at
+from runner.service.intake import Intake
+from runner.service.launching import Launcher
+from runner.service.ledger import Ledger, OutputGoneError
+from runner.service.places import Place
+from runner.service.pruning import Pruning
+from runner.service.shortage import HOLD_S, Shortage, is_shortage, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
-    from runner.endings import Running
     from runner.executors.base import Ended, Executor
     from runner.model import Job, Outcome, Trial
     from runner.plans import Plan
     from runner.recovery import Adopted
     from runner.scheduler import Start
-    from runner.submission import Difference
+    from runner.service.endings import Running
+    from runner.service.submission import Difference
 
 LIMITS_S = 0.5  # between two looks at the limits of what runs
 

@@ -6,7 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from runner import client, handover, inbox, lock, plans, submitjob
+from runner import client, handover, inbox, lock, plans
+from runner.batch import submitjob
 from runner.errors import RunnerError
 from runner.options import seconds
 from runner.plan import Journal

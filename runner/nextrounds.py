@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner import plans, rounds
 from runner.errors import RunnerError
-from runner.roundlimits import RoundLimits
+from runner.service.roundlimits import RoundLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import config, plan, plans, records, trials
-from runner.devices import is_gpu
 from runner.directories import Directories
 from runner.errors import InputError
-from runner.header import ResourceKeys
+from runner.gpus.devices import is_gpu
 from runner.memory import Memory
 from runner.model import LOCAL, JobState
+from runner.params.header import ResourceKeys
 from runner.rounds import Expansion
 from runner.units import Units
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from runner.code.snapshot import Source
     from runner.config import Config
-    from runner.header import Resource
     from runner.model import PlannedTrial
-    from runner.snapshot import Source
+    from runner.params.header import Resource
     from runner.trials import Draft
     from runner.values import Params
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.appendfile import write_all
 from runner.errors import RunnerError
-from runner.gpuwish import GpuWish
+from runner.gpus.wish import GpuWish
 from runner.model import Fallback, Needs, Recipe, Slot, Trial
 from runner.options import StageOptions
 from runner.trials import STATE_DIRECTORY

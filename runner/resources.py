@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.devices import allowed, limit_of
 from runner.errors import InputError
-from runner.gpuwish import GpuWish, members, shared, unknown
-from runner.header import ResourceKeys
+from runner.gpus.devices import allowed, limit_of
+from runner.gpus.wish import GpuWish, members, shared, unknown
 from runner.model import LOCAL, Slot
+from runner.params.header import ResourceKeys
 from runner.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from runner.devices import Device, Limit
-    from runner.header import Resource
+    from runner.gpus.devices import Device, Limit
     from runner.options import StageOptions
+    from runner.params.header import Resource
 
 _LEARNED = 4  # attempts that are thought to share a GPU where it is to be learned
 _CGROUP_ROOT = Path("/sys/fs/cgroup")

@@ -12,8 +12,8 @@ from runner import config as files
 from runner import trials
 from runner.errors import InputError
 from runner.grid import Round
-from runner.gridfile import Known, always_set, parse_round
 from runner.model import JobState
+from runner.params.gridfile import Known, always_set, parse_round
 from runner.records import DamagedRecordError
 from runner.units import decision_name, rounds_hash
 from runner.yamlfile import parse_documents

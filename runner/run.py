@@ -11,38 +11,30 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from runner import (
-    client,
-    closing,
-    faraway,
-    handover,
-    logout,
-    planning,
-    preview,
-    process,
-    resources,
-    scriptview,
-    snapshot,
-)
+from runner import client, faraway, handover, logout, planning, process, resources
+from runner.batch import scriptview
 from runner.changes import Changes, some
+from runner.code import snapshot
 from runner.errors import SystemFaultError
 from runner.events import Kind
-from runner.follow import Follower, Left, noted_signals
-from runner.lasting import lasting_output
 from runner.model import DONE, LOCAL, Job
-from runner.progress import Progress
-from runner.watch import LiveWatcher, PlainWatcher
+from runner.screen import closing
+from runner.screen.follow import Follower, Left, noted_signals
+from runner.screen.lasting import lasting_output
+from runner.screen.progress import Progress
+from runner.screen.watch import LiveWatcher, PlainWatcher
+from runner.subcommands import preview
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from runner.events import Watcher
-    from runner.follow import Signals
     from runner.model import PlannedTrial, Trial
     from runner.planning import Request
     from runner.protocol import Channel, Message
     from runner.resources import Places
+    from runner.screen.follow import Signals
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_HANGUP = 0, 1, 130, 129
 
@@ -141,7 +133,7 @@ def _watch(
 
 
 def _debug(request: Request, trials: list[PlannedTrial], places: Places, console: Console) -> int:
-    from runner import debug
+    from runner.subcommands import debug
 
     _greet(console, request, trials, places.origin)
     progress, was_stopped = debug.run(request, trials, places)

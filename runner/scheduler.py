@@ -6,18 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.entry import Counts, Entry
-from runner.learning import Learning
-from runner.line import Line, Queue
+from runner.gpus.learning import Learning
 from runner.model import AGAIN, BLOCKING, IN_HAND, LOCAL, Job, JobState, Slot, Terms
-from runner.slots import Slots
+from runner.queueing.entry import Counts, Entry
+from runner.queueing.line import Line, Queue
+from runner.queueing.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from runner.fairness import Wish
+    from runner.gpus.fairness import Wish
+    from runner.gpus.placing import Card
     from runner.model import Trial
-    from runner.placing import Card
 
 
 @dataclass(frozen=True)

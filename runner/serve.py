@@ -14,18 +14,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import protocol, submitjob
+from runner import protocol
+from runner.batch import submitjob
 from runner.commands import Commands
-from runner.connections import Connections
 from runner.daemon import Daemon
-from runner.daemonlog import open_log
 from runner.errors import RunnerError, SystemFaultError
 from runner.executors.local import LocalExecutor
 from runner.inbox import Inbox
 from runner.lock import Holder, Lock
-from runner.notices import Notices
 from runner.plan import Journal
 from runner.process import this_host
+from runner.service.connections import Connections
+from runner.service.daemonlog import open_log
+from runner.service.notices import Notices
 from runner.trials import STATE_DIRECTORY
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import batchfile, claims, plans, process, resources
+from runner import plans, process, resources
 from runner.appendfile import write_all
-from runner.batchscript import INSIDE
+from runner.batch import batchfile, claims
+from runner.batch.script import INSIDE
 from runner.daemon import Daemon
-from runner.endings import Ending
 from runner.errors import RunnerError
 from runner.events import Kind
 from runner.executors import registry, scripts
@@ -30,12 +30,13 @@ from runner.executors.local import LocalExecutor
 from runner.guard import Guard
 from runner.model import LOCAL, Needs
 from runner.recovery import exit_record
+from runner.service.endings import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.batchfile import Intent, Part
-    from runner.claims import Claim
+    from runner.batch.batchfile import Intent, Part
+    from runner.batch.claims import Claim
     from runner.events import Event
     from runner.executors.batch import BatchKeys
     from runner.resources import Places

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from runner import gather
 from runner.errors import InputError
 from runner.model import Needs, PlannedTrial, Recipe
-from runner.searchfile import DECIDE
+from runner.params.searchfile import DECIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

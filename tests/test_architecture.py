@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 PURE = (
@@ -18,38 +23,38 @@ PURE = (
     "naming",
     "grid",
     "gather",
-    "needs",
-    "waits",
     "model",
     "options",
     "selection",
-    "failfast",
     "scheduler",
-    "line",
-    "entry",
-    "slots",
-    "submission",
     "trials",
-    "progress",
     "events",
-    "notices",
-    "devices",
-    "eligibility",
-    "packing",
-    "placing",
-    "fairness",
-    "learning",
-    "pools",
-    "gpuwish",
     "arithmetic",
     "memory",
-    "busy",
-    "search/choice",
-    "search/branches",
     "halving",
-    "stagger",
-    "arrays",
-    "screenfit",
+    "batch/arrays",
+    "gpus/devices",
+    "gpus/eligibility",
+    "gpus/fairness",
+    "gpus/learning",
+    "gpus/packing",
+    "gpus/placing",
+    "gpus/wish",
+    "queueing/busy",
+    "queueing/entry",
+    "queueing/failfast",
+    "queueing/line",
+    "queueing/needs",
+    "queueing/pools",
+    "queueing/slots",
+    "queueing/stagger",
+    "queueing/waits",
+    "screen/progress",
+    "screen/widths",
+    "search/branches",
+    "search/choice",
+    "service/notices",
+    "service/submission",
 )
 # What reads a clock, a file or a process.
 IMPURE_LIBRARIES = {
@@ -63,116 +68,24 @@ IMPURE_LIBRARIES = {
     "psutil",
     "yaml",
 }
-# From the top down: a layer imports only what stands below it.
+# From the top down: a package, or a module that stands by itself, imports only what stands below it, also for types.
 LAYERS = (
-    {"cli"},
-    {
-        "run",
-        "debug",
-        "serve",
-        "task",
-        "attach",
-        "faraway",
-        "top",
-        "control",
-        "status",
-        "logs",
-        "check",
-        "removal",
-        "schema",
-        "results",
-    },
-    {
-        "commands",
-        "daemonview",
-        "daemon",
-        "handover",
-        "overview",
-        "closing",
-        "watch",
-        "preview",
-        "scriptview",
-        "changes",
-        "notices",
-        "screenfit",
-    },
-    {"batches", "returns"},
-    {"batchreturns"},
-    {"batchqueue", "batchverdicts", "batchbook"},
-    {"batchnews"},
-    {"packs"},
-    {"decide", "callnext", "nextrounds"},
-    {
-        "client",
-        "follow",
-        "connections",
-        "intake",
-        "pipeline",
-        "roundlimits",
-        "planning",
-        "resources",
-        "endings",
-        "attempts",
-        "aftermath",
-        "shortage",
-        "places",
-        "gpuwork",
-        "ledger",
-        "codewatch",
-        "launching",
-        "batchdesk",
-        "batchtasks",
-        "batchscript",
-        "submitjob",
-    },
-    {"rounds", "units", "pruning"},
-    {"recovery", "config", "plan", "plans", "directories", "lock", "inbox", "gpus", "snapshot", "batchfile", "claims"},
-    {"executorfile"},
-    {"executors"},
-    {
-        "header",
-        "headerfile",
-        "notify",
-        "gridfile",
-        "gatherfile",
-        "searchfile",
-        "inputs",
-        "protocol",
-        "records",
-        "process",
-        "strays",
-        "provenance",
-        "checkout",
-        "search",
-        "yamlfile",
-        "appendfile",
-        "lasting",
-        "metricsfile",
-        "errands",
-        "guard",
-        "children",
-    },
-    {"daemonlog", "logtail", "logout", "triage", "keep"},
-    {"submission", "events", "progress", "scheduler", "trials", "selection", "failfast", "options", "gpuwish"},
-    {"slots"},
-    {"eligibility", "pools", "learning", "memory", "busy", "line", "stagger"},
-    {"entry"},
-    {"arrays", "needs"},
-    {"gather", "waits", "halving"},
-    {
-        "model",
-        "grid",
-        "naming",
-        "template",
-        "values",
-        "text",
-        "errors",
-        "devices",
-        "packing",
-        "placing",
-        "fairness",
-        "arithmetic",
-    },
+    {"serve"},
+    {"commands", "run"},
+    {"daemonview", "nextrounds", "subcommands", "task"},
+    {"daemon", "faraway"},
+    {"batch", "cli", "decide", "handover"},
+    {"planning", "results", "screen", "search"},
+    {"client", "examine", "rounds", "service"},
+    {"code", "directories", "inbox", "lock", "plan", "plans", "units"},
+    {"trials"},
+    {"config", "resources"},
+    {"params", "recovery", "scheduler"},
+    {"changes", "executors", "inputs", "memory", "queueing", "selection"},
+    {"callnext", "events", "gather", "gpus", "guard", "keep", "notify", "options", "records"},
+    {"arithmetic", "grid", "halving", "logtail", "model", "naming", "process", "protocol", "template"},
+    {"triage", "yamlfile"},
+    {"appendfile", "children", "errors", "logout", "metricsfile", "strays", "text", "values"},
 )
 
 
@@ -203,30 +116,45 @@ def imports(path: Path, with_types: bool = False) -> set[str]:
     return found
 
 
+def module_of(imported: str, known: Collection[str]) -> str:
+    """The module that an import reads: `runner.model.Trial` reads runner.model, `runner.code.snapshot` itself."""
+    return imported if imported in known else imported.rpartition(".")[0]
+
+
+def read_by(name: str, known: Mapping[str, Path], with_types: bool = False) -> set[str]:
+    """The modules of the same package that a module imports."""
+    package = name.split(".")[0] + "."
+    used = imports(known[name], with_types)
+    return {module_of(module, known) for module in used if module.startswith(package)} - {name}
+
+
 def rank(module: str) -> int:
     return next(index for index, layer in enumerate(LAYERS) if module.split(".")[1] in layer)
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_pure_modules_reach_no_clock_file_or_process(name: str) -> None:
-    used = imports(ROOT / "runner" / f"{name}.py")
-    assert not {module.split(".")[0] for module in used} & IMPURE_LIBRARIES
-    own = {module.removeprefix("runner.") for module in used if module.startswith("runner.")}
-    assert {module.rpartition(".")[0].replace(".", "/") or module for module in own} <= set(PURE)
+    known = modules("runner")
+    module = "runner." + name.replace("/", ".")
+    assert not {used.split(".")[0] for used in imports(known[module])} & IMPURE_LIBRARIES
+    assert {used.removeprefix("runner.").replace(".", "/") for used in read_by(module, known)} <= set(PURE)
 
 
 def test_the_runner_imports_downwards() -> None:
-    wrong = []
-    for name, path in modules("runner").items():
-        if name == "runner" or name.startswith("runner.examine"):
-            continue
-        for used in imports(path):
-            if not used.startswith("runner.") or used.startswith("runner.examine"):
-                continue
-            target = used if used.count(".") == 1 or used.startswith("runner.executors") else used.rsplit(".", 1)[0]
-            if target != "runner" and rank(target) < rank(name):
-                wrong.append(f"{name} imports {used}")
+    known = modules("runner")
+    wrong = [
+        f"{name} imports {used}"
+        for name in sorted(set(known) - {"runner"})
+        for used in sorted(read_by(name, known, with_types=True) - {"runner"})
+        if used.split(".")[1] != name.split(".")[1] and rank(used) <= rank(name)
+    ]
     assert not wrong
+
+
+@pytest.mark.parametrize("package", ["runner", "train", "mpl"])
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    known = modules(package)
+    TopologicalSorter({name: read_by(name, known) for name in known}).prepare()
 
 
 def test_packages_stay_apart() -> None:
@@ -238,7 +166,7 @@ def test_packages_stay_apart() -> None:
         assert not used & {"train", "mpl", "torch"}, name
     for name, path in modules("runner/examine").items():
         own = {module for module in imports(path, with_types=True) if module.startswith("runner.")}
-        allowed = ("runner.examine", "runner.yamlfile", "runner.values", "runner.errors", "runner.provenance")
+        allowed = ("runner.examine", "runner.yamlfile", "runner.values", "runner.errors", "runner.code.provenance")
         assert all(module.startswith(allowed) for module in own), name
 
 

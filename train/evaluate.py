@@ -61,7 +61,7 @@ def evaluate(
     from train.events import append_scalars
     from train.logs import tag
     from train.state import arithmetic_of, load_weights, resolved, set_tf32
-    from train.task import make_task
+    from train.tasks import make_task
     from train.world import World, find_device
 
     if threads:

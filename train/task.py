@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor, nn
-
-from train.errors import TrainError
-
-if TYPE_CHECKING:
-    from train.config import Config
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Inputs and targets of some examples, on the CPU."""
@@ -77,24 +72,3 @@ class Task(ABC):
     def samples(self, model: nn.Module, n: int) -> Tensor | str:
         """Return `n` samples to look at: images [n, 3 or 1, height, width] of bytes, or a text."""
         raise NotImplementedError
-
-
-def make_task(config: Config) -> Task:
-    """Read the data of a config's task and check that a model can be trained on it."""
-    # Each task has imports of its own.
-    from train import config as configs
-
-    match config:
-        case configs.LmConfig():
-            from train.lm import LmTask
-
-            return LmTask(config)
-        case configs.ImageConfig():
-            from train.image import ImageTask
-
-            return ImageTask(config)
-        case configs.TabularConfig():
-            from train.tabular import TabularTask
-
-            return TabularTask(config)
-    raise TrainError(f"a config of the task {config.task} is needed, such as LmConfig")

@@ -17,7 +17,7 @@ from train.files import replacing, write_json, write_yaml
 from train.logs import Log, Record, check_loggers
 from train.signals import Stop
 from train.state import Run, set_tf32
-from train.task import make_task
+from train.tasks import make_task
 from train.world import World, joined
 
 

@@ -109,7 +109,7 @@ def _whole_table(output: Path, trials: Trials, maximize: frozenset[str]) -> pd.D
 
 
 def _commits(output: Path, trials: Trials) -> list[str | None]:
-    from runner import provenance
+    from runner.code import provenance
 
     def shown(name: str) -> str | None:
         code = provenance.load(output, name)

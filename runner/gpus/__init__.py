@@ -1,1 +1,1 @@
-"""The machine's GPUs: what NVML shows, and the leases on them."""
+"""The machine's GPUs: what NVML shows, who holds them, what attempts need of them, and who goes where."""

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner.devices import limit_of
-from runner.eligibility import Claim, Conditions, Verdict, judge, remember
+from runner.gpus.devices import limit_of
+from runner.gpus.eligibility import Claim, Conditions, Verdict, judge, remember
 from runner.gpus.leases import LeaseStore, claims
 from runner.gpus.nvml import Nvml
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
-    from runner.devices import Device, GpuProcess, Snapshot
+    from runner.gpus.devices import Device, GpuProcess, Snapshot
 
 
 def run(options: argparse.Namespace) -> int:

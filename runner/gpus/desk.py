@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from pydantic import PositiveFloat, PositiveInt, StrictBool, TypeAdapter
 
 from runner.appendfile import append_line, whole_lines
-from runner.eligibility import Patience, judge, remember, strangers
-from runner.fairness import Holding, precedences
 from runner.gpus import lineage
+from runner.gpus.eligibility import Patience, judge, remember, strangers
+from runner.gpus.fairness import Holding, precedences
 from runner.gpus.leases import LeaseStore, claims
 from runner.gpus.nvml import Nvml
+from runner.gpus.packing import Growth, Sample, is_settling
 from runner.gpus.sampler import Sampler, Usage, process_table
 from runner.gpus.waiting import WaitingRoom
-from runner.gpuwish import cards, meant, sizes_mib
-from runner.packing import Growth, Sample, is_settling
+from runner.gpus.wish import cards, meant, sizes_mib
 from runner.process import boot_seconds
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from fractions import Fraction
     from pathlib import Path
 
-    from runner.devices import Device, Snapshot
-    from runner.eligibility import Claim, Past, Verdict
-    from runner.fairness import Precedence, Waiter, Wish
+    from runner.gpus.devices import Device, Snapshot
+    from runner.gpus.eligibility import Claim, Past, Verdict
+    from runner.gpus.fairness import Precedence, Waiter, Wish
     from runner.gpus.leases import Lease, LeaseRecord
-    from runner.gpuwish import GpuWish
-    from runner.placing import Card
+    from runner.gpus.placing import Card
+    from runner.gpus.wish import GpuWish
 
 LOOK_S = 0.5  # between two looks while something waits for a GPU
 IDLE_LOOK_S = 1.0  # and while attempts only run

@@ -24,9 +24,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.eligibility import Claim
 from runner.errors import SystemFaultError
 from runner.gpus import lineage
+from runner.gpus.eligibility import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from runner.devices import Device, GpuProcess, Health, Snapshot
 from runner.gpus import lineage
 from runner.gpus.answers import Answers, Handle, told
+from runner.gpus.devices import Device, GpuProcess, Health, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

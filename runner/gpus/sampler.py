@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from runner.devices import Snapshot
+    from runner.gpus.devices import Snapshot
 
 UNLISTED_MIB = 64  # less than any program's own context: a GPU that has grown by that has a process
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20

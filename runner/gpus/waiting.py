@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runner.errors import SystemFaultError
-from runner.fairness import Waiter, Wish
+from runner.gpus.fairness import Waiter, Wish
 from runner.gpus.leases import NO_RECORD, open_foreign, share_of_text
 
 if TYPE_CHECKING:

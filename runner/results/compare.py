@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from runner import provenance, records
+from runner import records
+from runner.code import provenance
 from runner.results import chosen, text
 from runner.results.difference import COMPARED_MAX, difference, lines_of
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import provenance
+from runner.code import provenance
 from runner.errors import InputError, SystemFaultError
 from runner.results import chosen, page, text
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import checkout, provenance, records
+from runner import records
+from runner.code import checkout, provenance
 from runner.errors import InputError, SystemFaultError
 from runner.examine.metrics import METRICS_FILE, read_metrics
 from runner.model import CONFIG_FILE

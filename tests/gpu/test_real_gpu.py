@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.devices import Health
-from runner.eligibility import Conditions, judge, remember
+from runner.gpus.devices import Health
+from runner.gpus.eligibility import Conditions, judge, remember
 from runner.gpus.nvml import Nvml
 from runner.gpus.sampler import Sampler, process_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runner.devices import Device, Snapshot
+    from runner.gpus.devices import Device, Snapshot
 
 # Each line that it reads is an amount in MiB to hold in all; it answers with what torch itself reports.
 PROGRAM = """

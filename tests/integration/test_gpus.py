@@ -152,7 +152,7 @@ def test_a_program_that_works_for_long_teaches_before_its_end(
     machine: Callable[..., FakeNvml], project: Project, tmp_path: Path, until: Callable[..., None]
 ) -> None:
     fake = machine(FakeGpu(0))
-    (tmp_path / "sitecustomize.py").write_text("import runner.packing\nrunner.packing.STEADY_S = 1.0\n")
+    (tmp_path / "sitecustomize.py").write_text("import runner.gpus.packing\nrunner.gpus.packing.STEADY_S = 1.0\n")
     project.environment["PYTHONPATH"] = os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")])
     project.write(
         f"template:\n  a: '{USES} 5000 for-ever & {WAITS}; kill $!'\n"
@@ -336,9 +336,9 @@ def test_a_daemon_that_can_start_nothing_holds_up_nobody(
 ) -> None:
     machine(FakeGpu(0))
     (tmp_path / "sitecustomize.py").write_text(
-        "import errno\nimport runner.launching\n\n\ndef launch(*_):\n"
+        "import errno\nimport runner.service.launching\n\n\ndef launch(*_):\n"
         "    raise OSError(errno.ENOSPC, 'No space left on device')\n\n\n"
-        "runner.launching.Launcher.launch = launch\n"
+        "runner.service.launching.Launcher.launch = launch\n"
     )
     project.environment["PYTHONPATH"] = os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")])
     leases = Path(project.environment["RUNNER_LEASES"])

@@ -224,7 +224,7 @@ def test_what_the_machine_refuses_is_one_line(
     project: Project, typed: Typed, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
 ) -> None:
     project.output.mkdir()
-    monkeypatch.setattr("runner.status.overview.look", Mock(side_effect=error))
+    monkeypatch.setattr("runner.subcommands.status.overview.look", Mock(side_effect=error))
     told = typed("status")
     assert (told.code, told.err.count("\n")) == (1, 1)
     assert told.err.startswith(f"run: error: {said}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner import provenance
+from runner.code import provenance
 from runner.examine import curves
 
 if TYPE_CHECKING:

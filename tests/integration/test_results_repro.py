@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner import provenance
+from runner.code import provenance
 
 if TYPE_CHECKING:
     from tests.conftest import Project, Said

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner import snapshot
+from runner.code import snapshot
 from runner.errors import InputError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def test_what_is_too_much_is_refused(
     monkeypatch.setattr(snapshot, "SIZE_MAX_MIB", 0.0001)
     assert "a snapshot has at most 0.0001 MiB; keep data out of git" in typed().err
     monkeypatch.undo()
-    monkeypatch.setattr("runner.provenance.FILES_MAX", 1)
+    monkeypatch.setattr("runner.code.provenance.FILES_MAX", 1)
     with pytest.raises(InputError, match=r"is not committed \(code/params.yaml\); allowed: at most 1 new files"):
         snapshot.source(repository.path, repository.output)
     assert not repository.output.exists()

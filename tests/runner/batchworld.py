@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import batchdesk, batches, batchfile, batchnews, batchreturns, claims, daemon, plans, records
-from runner.batchfile import Intent
+from runner import daemon, plans, records
+from runner.batch import batches, batchfile, claims, desk, news, taskreturns
+from runner.batch.batchfile import Intent
 from runner.commands import Commands
 from runner.daemon import Daemon
 from runner.executors import registry
@@ -312,9 +313,9 @@ class Site:
 def sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site; for a fixture. Its clock goes on only when it is told to."""
     clock = Clock()
-    for module in (daemon, batches, batchdesk, batchnews, batchreturns):
+    for module in (daemon, batches, desk, news, taskreturns):
         monkeypatch.setattr(module, "boot_seconds", clock)
-    monkeypatch.setattr(batchdesk, "Errands", HeldErrands)
+    monkeypatch.setattr(desk, "Errands", HeldErrands)
     monkeypatch.setattr(HeldErrands, "is_held", False)
     known: list[Site] = []
     monkeypatch.setattr(registry, "load", lambda _name: known[0].system)

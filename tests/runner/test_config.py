@@ -9,7 +9,7 @@ from runner import config
 from runner.config import Config
 from runner.errors import InputError, SystemFaultError
 from runner.grid import Choices, Grid, Sweep
-from runner.header import ResourceKeys
+from runner.params.header import ResourceKeys
 from runner.process import bash
 
 HEAD = "template:\n  train: run {lr}\n  test: eval {_output}\n"

@@ -15,7 +15,7 @@ from runner.errors import InputError
 from runner.model import JobState
 from runner.options import Retry, StageOptions
 from runner.plan import Journal
-from runner.shortage import HOLD_S
+from runner.service.shortage import HOLD_S
 from tests.runner.standins import Clock, FakeExecutor, World, header, planned
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pynvml
 import pytest
 
-from runner.devices import Limit
 from runner.gpus.desk import GpuDesk
+from runner.gpus.devices import Limit
 from runner.gpus.leases import LeaseStore
-from runner.gpuwish import GpuWish
-from runner.packing import STEADY_S
-from runner.placing import WHOLE
+from runner.gpus.packing import STEADY_S
+from runner.gpus.placing import WHOLE
+from runner.gpus.wish import GpuWish
 from tests.fakenvml.driver import FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:

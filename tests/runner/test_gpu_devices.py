@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.devices import Device, GpuProcess, Limit, allowed, limit_of
+from runner.gpus.devices import Device, GpuProcess, Limit, allowed, limit_of
 
 GPU_0, GPU_1, GPU_2 = ("GPU-8a6f0000-aaaa", "GPU-8a6f0000-bbbb", "GPU-11110000-cccc")
 MIG_A, MIG_B = ("MIG-aaaa", "MIG-bbbb")

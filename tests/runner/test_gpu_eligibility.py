@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.devices import Device, GpuProcess, Health, Limit, Snapshot
-from runner.eligibility import Claim, Conditions, Past, Patience, Verdict, judge, remember, strangers
+from runner.gpus.devices import Device, GpuProcess, Health, Limit, Snapshot
+from runner.gpus.eligibility import Claim, Conditions, Past, Patience, Verdict, judge, remember, strangers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

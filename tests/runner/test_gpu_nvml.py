@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pynvml
 import pytest
 
-from runner.devices import Health
+from runner.gpus.devices import Health
 from runner.gpus.nvml import REOPEN_S, Nvml
 from tests.fakenvml.driver import EVERY_CALL, HANGS, NOT_SUPPORTED, FakeGpu, FakeNvml, uuid
 

@@ -12,8 +12,8 @@ import pytest
 
 from runner.gpus.desk import SampleFile, Seen, sample_of
 from runner.gpus.nvml import Nvml
+from runner.gpus.packing import Sample
 from runner.gpus.sampler import Process, Sampler, Usage, process_table, tree
-from runner.packing import Sample
 from tests.fakenvml.driver import NOT_SUPPORTED, PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.eligibility import Conditions, Past, Patience, judge, remember
+from runner.gpus.eligibility import Conditions, Past, Patience, judge, remember
 from runner.gpus.leases import Lease, LeaseStore, claims
 from runner.gpus.nvml import Nvml
+from runner.gpus.packing import Sample, estimate, is_settling
+from runner.gpus.placing import NOBODY, Card, Demand, Running, Turn, place
 from runner.gpus.sampler import Sampler, process_table
-from runner.packing import Sample, estimate, is_settling
-from runner.placing import NOBODY, Card, Demand, Running, Turn, place
 from tests.fakenvml.driver import PROGRAM, FakeGpu, FakeNvml, uuid
 
 if TYPE_CHECKING:

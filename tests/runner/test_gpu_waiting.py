@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import SystemFaultError
-from runner.fairness import Wish
+from runner.gpus.fairness import Wish
 from runner.gpus.waiting import FRESH_S, WaitingRoom
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TELLS = """
 import sys
 from fractions import Fraction
 from pathlib import Path
-from runner.fairness import Wish
+from runner.gpus.fairness import Wish
 from runner.gpus.waiting import WaitingRoom
 room = WaitingRoom(Path(sys.argv[1]))
 for now_s in map(float, sys.argv[2:]):

@@ -2,10 +2,10 @@
 
 from fractions import Fraction
 
-from runner.devices import Device, Limit, Snapshot
-from runner.eligibility import Claim, Verdict
-from runner.gpuwish import GpuWish, cards, unknown
-from runner.placing import Card, Running
+from runner.gpus.devices import Device, Limit, Snapshot
+from runner.gpus.eligibility import Claim, Verdict
+from runner.gpus.placing import Card, Running
+from runner.gpus.wish import GpuWish, cards, unknown
 
 
 def gpu(index: int, total_mib: int | None = 24_000) -> Device:

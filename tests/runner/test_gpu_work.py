@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 import pynvml
 import pytest
 
-from runner.endings import Running
 from runner.gpus.leases import LeaseStore
-from runner.gpuwish import GpuWish
-from runner.gpuwork import SAMPLES, GpuWork
+from runner.gpus.packing import STEADY_S
+from runner.gpus.wish import GpuWish
 from runner.model import JobState, Outcome, Terms, Trial
 from runner.options import StageOptions
-from runner.packing import STEADY_S
 from runner.scheduler import Scheduler, Start
+from runner.service.endings import Running
+from runner.service.gpuwork import SAMPLES, GpuWork
 from runner.triage import CauseKind
 from runner.trials import STATE_DIRECTORY
 from tests.fakenvml.driver import FakeGpu, FakeNvml, uuid

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner import plans
-from runner.devices import Limit
-from runner.gpuwish import GpuWish
+from runner.gpus.devices import Limit
+from runner.gpus.wish import GpuWish
 from runner.model import Fallback, PlannedTrial, Recipe
 from runner.options import Retry, StageOptions
 from runner.plans import VERSION, DamagedPlanError, Plan, Secrets

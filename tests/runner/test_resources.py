@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from runner import resources
-from runner.devices import Device, Limit, Snapshot
 from runner.errors import InputError
 from runner.gpus import nvml
-from runner.gpuwish import GpuWish
-from runner.header import ResourceKeys
+from runner.gpus.devices import Device, Limit, Snapshot
+from runner.gpus.wish import GpuWish
 from runner.model import Slot
 from runner.options import StageOptions
+from runner.params.header import ResourceKeys
 from runner.resources import Places
 from runner.text import counted
 

@@ -12,11 +12,11 @@ import pytest
 from runner import config, rounds
 from runner.errors import InputError
 from runner.grid import Sweep
-from runner.ledger import Ledger, Tags
 from runner.model import Job, JobState, Needs, Recipe, Slot, Trial
 from runner.records import DamagedRecordError
-from runner.roundlimits import RoundLimits
 from runner.rounds import Expansion
+from runner.service.ledger import Ledger, Tags
+from runner.service.roundlimits import RoundLimits
 
 FILE = """\
 template: {go: 'echo {x}', more: 'echo {x}'}
@@ -177,7 +177,7 @@ def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_round(tmp_path: Path, m
     intake: Any = SimpleNamespace(pipeline=pipeline, origin=lambda _: SimpleNamespace(ask="this"))
     clocks = {"time.time": 1e9, "boot_seconds": 500.0}
     for name in clocks:
-        monkeypatch.setattr(f"runner.roundlimits.{name}", lambda name=name: clocks[name])
+        monkeypatch.setattr(f"runner.service.roundlimits.{name}", lambda name=name: clocks[name])
     Ledger().open(Job(trial, "go"), Recipe({}, {"go": "true"}), ["go"], Slot("cpu 0"), Tags("", "plan", "this"))
     limits = RoundLimits(scheduler, intake)
     clocks.update({"time.time": 1e9 + 10, "boot_seconds": 510.0})

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import serve, submitjob
+from runner import serve
+from runner.batch import submitjob
 from runner.lock import Lock
 from runner.plan import Journal
 
@@ -39,7 +40,7 @@ def test_a_job_that_finds_another_daemon_submits_no_other(output: Path, monkeypa
 
 def test_a_job_whose_time_is_over_submits_the_next(output: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom runner import serve, submitjob\n"
+        "import sys\nfrom pathlib import Path\nfrom runner import serve\nfrom runner.batch import submitjob\n"
         "submitjob.submit_again = lambda output, ran_s: (output / 'submitted').touch()\n"
         "sys.exit(serve.main(['--here', sys.argv[1]]))\n"
     )

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from runner import batchfile, records
+from runner import records
 from runner.appendfile import whole_lines
+from runner.batch import batchfile
 from runner.executors.batch import TaskId, TaskState, Why
 from runner.halving import Rule
 from runner.model import JobState

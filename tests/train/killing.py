@@ -16,7 +16,7 @@ from train import trainer
 from train.flags import config_class, make, read_yaml
 from train.signals import Stop
 from train.state import Run
-from train.task import make_task
+from train.tasks import make_task
 
 
 def child(values: dict[str, Any], step: int, number: int) -> int:

@@ -23,7 +23,7 @@ from train.errors import TrainError
 from train.flags import parse
 from train.signals import Stop
 from train.state import Run
-from train.task import make_task
+from train.tasks import make_task
 
 Make = Callable[..., LmConfig]
 AfterStep = Callable[[int, Callable[[], None]], None]

@@ -1,0 +1,1 @@
+"""Which code trials ran with: told, kept, and put back."""

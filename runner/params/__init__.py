@@ -1,0 +1,1 @@
+"""What params.yaml may say, part by part, and where it is wrong."""
