@@ -19,7 +19,7 @@ from runner.values import is_parameter_name, text_of
 from runner.yamlfile import Document, parse_documents, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from runner.gather import Gather
     from runner.grid import Sweep
@@ -117,6 +117,7 @@ def load(path: Path, text: str | None = None, executor: str | None = None) -> Co
         gathers=gatherfile.read(header, documents[0], sweeps, settings, templates),
     )
     searchfile.check(grids, sweeps, templates)
+    _check_commands(config, header, documents[0], grids)
     for sweep, document in zip(config.sweeps, grids, strict=True):
         check_sweep(config, sweep, document, documents[0])
     return replace(config, warnings=[*config.warnings, *_shell_variables(config, documents[0])])
@@ -165,7 +166,6 @@ def _templates(header: Header, document: Document) -> dict[str, Template]:
                 f"{place}: ends with `&`, so that the stage is over at once, and what it has started is ended with it; "
                 "leave the `&` out."
             )
-    _check_syntax(parsed, header, document)
     return parsed
 
 
@@ -177,16 +177,25 @@ def _is_command(word: str) -> bool:
     return word in _SHELL_WORDS or shutil.which(word) is not None
 
 
-def _check_syntax(templates: Mapping[str, Template], header: Header, document: Document) -> None:
-    """bash can read every command; all are read at once, since that is the usual case."""
-    commands = {stage: parsed.render(dict.fromkeys(parsed.names, 1)) for stage, parsed in templates.items()}
+def _check_commands(config: Config, header: Header, document: Document, grids: Sequence[Document]) -> None:
+    """Also what runs after hours alone, gathers and searches, can be run."""
+    written = {str(document.place(("template", stage))): _command(spec) for stage, spec in header.template.items()}
+    written |= {str(document.place(("gather", name, "cmd"))): spec.cmd for name, spec in header.gather.items()}
+    parsed = [*config.templates.values(), *(item.template for item in config.gathers.values())]
+    commands = {place: item.render(dict.fromkeys(item.names, 1)) for place, item in zip(written, parsed, strict=True)}
+    searches = zip(config.sweeps, grids, strict=True)
+    commands |= {str(grid.place(("_search", "next"))): it.search.command for it, grid in searches if it.search}
+    _check_syntax(commands, [place for place, command in written.items() if "\n" in command.strip()])
+
+
+def _check_syntax(commands: Mapping[str, str], several_lines: Collection[str]) -> None:
+    """bash can read every command, by their places; all are read at once, since that is the usual case."""
     if _syntax_error("\n".join(commands.values())) is None:
         return
-    for stage, command in commands.items():
+    for place, command in commands.items():
         if (said := _syntax_error(command)) is not None:
-            is_joined = "\n" in _command(header.template[stage]).strip()
-            hint = "; its lines become one: end them with `;` or `&&`" if is_joined else ""
-            raise InputError(f"{document.place(('template', stage))}: bash cannot read the command: {said}{hint}.")
+            hint = "; its lines become one: end them with `;` or `&&`" if place in several_lines else ""
+            raise InputError(f"{place}: bash cannot read the command: {said}{hint}.")
 
 
 def _syntax_error(commands: str) -> str | None:

@@ -98,7 +98,8 @@ class Units:
         if not groups and is_searched and not item.by:  # a later round may bring some
             return {item.unit({}): []}
         if not groups:
-            raise InputError(f"{item.place}: no trial of {', '.join(item.of)} is one of `where`.")
+            lacks = "is one of `where`" if item.where else "is left"
+            raise InputError(f"{item.place}: no trial of {', '.join(item.of)} {lacks}.")
         return groups
 
     def _gather(

@@ -12,7 +12,7 @@ from runner.params.gridfile import always_set
 from runner.values import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from runner.grid import Settings, Sweep
     from runner.params.header import GatherSpec, Header
@@ -35,7 +35,7 @@ def read(
     for sweep in sweeps:
         if sweep.title is not None:
             titled.setdefault(sweep.title, []).append(sweep)
-    reader = _Reader(document, titled, settings)
+    reader = _Reader(document, titled, settings, set(header.gather))
     found = {name: reader.gather(name, spec, set(stages)) for name, spec in header.gather.items()}
     _check_links(sweeps, found)
     _check_cycles(document, found, titled)
@@ -43,7 +43,10 @@ def read(
 
 
 class _Reader:
-    def __init__(self, document: Document, titled: Mapping[str, Sequence[Sweep]], settings: Settings) -> None:
+    def __init__(
+        self, document: Document, titled: Mapping[str, Sequence[Sweep]], settings: Settings, names: Collection[str]
+    ) -> None:
+        self._names = names
         self._document = document
         self._titled = titled
         self._settings = settings
@@ -58,6 +61,9 @@ class _Reader:
                 raise self._error((name, option), "only has a meaning for a stage of the template.")
         of = (spec.of,) if isinstance(spec.of, str) else tuple(spec.of)
         for title in of:
+            if title in self._names:
+                told = "a gather reads the trials of grids, also of those that wait for a gather"
+                raise self._error((name, "of"), f"{title!r} is a gather; {told}.")
             if title not in self._titled:
                 known = ", ".join(self._titled) or "none; add `_title` to a grid"
                 hint = did_you_mean(title, self._titled)

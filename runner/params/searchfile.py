@@ -45,6 +45,8 @@ def read(document: Document) -> Search | None:
         limit_s = None if limit is None else seconds(limit)
     except ValueError as error:
         raise _error(document, ("round_limit",), f"{limit!r} {error}.") from None
+    if limit_s == 0:
+        raise _error(document, ("round_limit",), f"{limit!r} is no limit; allowed: a duration above 0.")
     return Search(
         _command(document, given["next"]),
         rounds=_count(document, "rounds"),

@@ -127,6 +127,31 @@ CASES: list[tuple[str, str | bytes, list[str]]] = [
         ],
     ),
     (
+        "a gather's block that does not end",
+        f"{T}gather:\n  all:\n    of: g\n    cmd: 'if true'\n---\n_title: g\nlr: 1\n",
+        ["line 5", "gather.all.cmd", "bash cannot read the command", "end of file"],
+    ),
+    (
+        "a search's block that does not end",
+        f"{T}---\n_title: g\n_search: {{next: 'if true'}}\nlr: 1\n",
+        ["line 4", "_search.next", "bash cannot read the command", "end of file"],
+    ),
+    (
+        "a search without time",
+        f"{T}---\n_title: g\n_search: {{next: 'true', round_limit: 0}}\nlr: 1\n",
+        ["line 4", "_search.round_limit", "0 is no limit; allowed: a duration above 0"],
+    ),
+    (
+        "a gather over a gather",
+        f"{T}gather:\n  all: {{of: g, cmd: 'true'}}\n  more: {{of: all, cmd: 'true'}}\n---\n_title: g\nlr: 1\n",
+        ["line 4", "gather.more.of", "'all' is a gather; a gather reads the trials of grids"],
+    ),
+    (
+        "a gather over nothing",
+        f"{T}gather: {{all: {{of: g, cmd: 'true'}}}}\n---\n_title: g\nlr: 1\n_exclude: [{{lr: 1}}]\n",
+        ["line 2", "gather.all: no trial of g is left"],
+    ),
+    (
         "a backslash where YAML joins the lines",
         "template:\n  a: >\n    python x.py \\\n    --lr {lr}\n" + GRID,
         ["line 2", "template.a", "a backslash before a blank", "leave the backslash out"],

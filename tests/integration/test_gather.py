@@ -250,6 +250,14 @@ def test_a_part_of_the_file_runs_with_what_its_gathers_made_before(
     assert typed("-t", "proof").started() == ["train Size_tiny-N_0-Law_law_sum"]
 
 
+def test_the_first_trial_alone_needs_no_gather_that_others_wait_for(
+    write: Callable[..., None], typed: Typed, project: Project
+) -> None:
+    write()
+    assert typed("-d").code == 0
+    assert [path.parent.name for path in project.output.glob("*/attempts")] == ["Size_tiny-N_1"]
+
+
 def test_a_trial_that_waits_for_a_gather_over_itself_is_refused(typed: Typed, project: Project) -> None:
     project.write(
         "template: {train: 'true'}\nresource: {cpu: 2}\ngather: {law: {cmd: 'true', of: a}}\n"
