@@ -124,7 +124,7 @@ def print_results(console: Console, trials: Sequence[Trial], output: Path) -> No
         console.print(Text(told))
     picture = summary.plot_curves(with_metrics, output / "curves.png")
     if picture is not None:
-        console.print(Text(f"\nCurves of {len(with_metrics)} trials: {picture}"), soft_wrap=True)
+        console.print(Text(f"\nCurves of {counted(len(with_metrics), 'trial')}: {picture}"), soft_wrap=True)
 
 
 def _columns(results: Results) -> list[Column]:
