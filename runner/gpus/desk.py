@@ -54,6 +54,7 @@ class _Attempt:
     lease: Lease | None
     growth: Growth
     levels: Counter[int] = field(default_factory=Counter)  # how often it was one of so many on its fullest card
+    most: int = 1  # of so many at most, also between two looks
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ class GpuDesk:
         sampler = Sampler(native_id, uuids, self._snapshot)
         began_s = boot_seconds()
         self._attempts[native_id] = _Attempt(uuids, began_s, sampler, expected_mib, lease, Growth(began_s))
+        for attempt in self._attempts.values():
+            attempt.most = max(attempt.most, 1 + self._beside(attempt))
 
     def shrink(self, native_id: int, shares: Mapping[str, Fraction], expected_mib: int) -> None:
         """Gives back what an attempt holds beyond these shares."""
@@ -193,7 +196,7 @@ class GpuDesk:
             return None
         if attempt.lease is not None:
             attempt.lease.release()
-        attempt.levels[1 + self._beside(attempt)] += 1
+        self._count(attempt)
         return self._seen(attempt)
 
     def seen(self, native_id: int) -> Seen | None:
@@ -211,7 +214,7 @@ class GpuDesk:
         is_adopted = attempt.lease is None
         assert self._wish is not None
         cards_mib = sizes_mib(self._wish, self._snapshot)
-        return Seen(attempt.sampler.peak, level, max(attempt.levels), smallest_mib, cards_mib, is_adopted)
+        return Seen(attempt.sampler.peak, level, attempt.most, smallest_mib, cards_mib, is_adopted)
 
     def places(self) -> list[GpuPlace]:
         """Every GPU that is meant, in the state of the last look."""
@@ -254,7 +257,7 @@ class GpuDesk:
         busy = {device.uuid for device in snapshot.devices if device.utilization}
         for native_id, attempt in self._attempts.items():
             usage = attempt.sampler.sample(snapshot, table)
-            attempt.levels[1 + self._beside(attempt)] += 1
+            self._count(attempt)
             peak_mib = max(attempt.sampler.peak.vram_mib.values(), default=0)
             if attempt.growth.note(snapshot.at_s, peak_mib, busy.issuperset(attempt.uuids)):
                 steady.append(native_id)
@@ -270,6 +273,11 @@ class GpuDesk:
         without = strangers(device, held, self._past[device.uuid])
         leases = sum(not claim.is_mine for claim in held)
         return leases + sum(not process.descends_from(self._attempts) for process in without)
+
+    def _count(self, attempt: _Attempt) -> None:
+        level = 1 + self._beside(attempt)
+        attempt.levels[level] += 1
+        attempt.most = max(attempt.most, level)
 
     def _beside(self, attempt: _Attempt) -> int:
         """How many others are on the card that it shares with most: attempts, of other daemons too, and strangers."""

@@ -124,6 +124,16 @@ def test_what_another_daemon_or_a_stranger_runs_beside_an_attempt_counts(
     assert (seen.most, seen.peak_mib) == (2, 1_000)
 
 
+def test_attempts_that_were_together_between_two_looks_were_together(desk: tuple[GpuDesk, FakeNvml]) -> None:
+    one, _ = desk
+    second = os.getppid()
+    one.begin(second, {uuid(0): Fraction(1, 2)}, None, None)
+    first_seen, second_seen = one.end(os.getpid()), one.end(second)
+    assert first_seen is not None
+    assert second_seen is not None
+    assert (first_seen.most, second_seen.most) == (2, 2)
+
+
 @pytest.mark.parametrize("utilization", [60, 0])
 def test_an_attempt_whose_gpu_works_becomes_steady(
     fake_nvml: Callable[..., FakeNvml], monkeypatch: pytest.MonkeyPatch, utilization: int
