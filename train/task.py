@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
+from train.errors import TrainError
+
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Inputs and targets of some examples, on the CPU."""
 
@@ -71,4 +73,4 @@ class Task(ABC):
 
     def samples(self, model: nn.Module, n: int) -> Tensor | str:
         """Return `n` samples to look at: images [n, 3 or 1, height, width] of bytes, or a text."""
-        raise NotImplementedError
+        raise TrainError(f"samples is {n}: this task has none to show")
