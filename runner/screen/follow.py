@@ -155,12 +155,16 @@ class Signals:
     def __init__(self, wake_up: int) -> None:
         self._wake_up = wake_up
         self._came: list[int] = []
+        self._is_waited_for = False
         self.is_readable = False
 
     def note(self, number: int, _frame: object) -> None:
+        if self._came and not self._is_waited_for:  # a daemon that does not answer must not hold the terminal
+            raise KeyboardInterrupt
         self._came.append(number)
 
     def wait(self, descriptor: int, timeout_s: float) -> list[int]:
+        self._is_waited_for = True
         ready, _, _ = select.select([descriptor, self._wake_up], [], [], 0 if self._came else timeout_s)
         self.is_readable = descriptor in ready
         if self._wake_up in ready:

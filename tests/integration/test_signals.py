@@ -92,6 +92,30 @@ def test_a_signal_may_come_before_run_has_read_the_answer_to_its_plan(
     assert project.stat("N_0") == {"a": state}
 
 
+def test_ctrl_c_leaves_a_daemon_that_does_not_answer(project: Project, until: Callable[..., None]) -> None:
+    project.write(
+        "template:\n  a: 'touch {_output}/started; while ! test -e go; do sleep 0.05; done'\n"
+        "resource: {cpu: 1}\n---\nn: 0\n"
+    )
+    assert project.run("--detach").returncode == 0
+    until(lambda: is_started(project, "N_0"), project.trials)
+    (daemon,) = project.daemons()
+    daemon.suspend()
+    process = project.start()
+    plans = project.output / ".runner" / "plans"
+    until(lambda: len(list(plans.glob("*.jsonl"))) == 2, lambda: list(plans.iterdir()))
+
+    def has_left() -> bool:
+        process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    until(has_left, project.trials)
+    daemon.resume()
+    assert process.wait(30) in (130, -signal.SIGINT)  # one may meet the interpreter on its way out
+    (project.path / "go").touch()
+    assert project.run("wait").returncode == 0
+
+
 def test_a_program_may_save_before_it_leaves(project: Project, until: Callable[..., None]) -> None:
     (project.path / "program.py").write_text(
         "import pathlib, signal, sys, time\n"
